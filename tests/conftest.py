@@ -1,0 +1,46 @@
+"""Shared fixtures: where the real data lies, and the marks that are off by default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def data_folder() -> Path | None:
+    """`$HYENA_GLT_DATA`, else `../shared/data` beside the checkout, else None."""
+    named = os.environ.get("HYENA_GLT_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data():
+    """`data("genomes/x.fa")` gives the path of a real file, or skips the test with the reason."""
+
+    def find(name: str) -> Path:
+        folder = data_folder()
+        if folder is None:
+            pytest.skip("real data not found: set HYENA_GLT_DATA or put it in ../shared/data")
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"real data file not found: {name}")
+        return path
+
+    return find
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
