@@ -11,8 +11,8 @@
     ├── ConfigError                   (ValueError)  options that are unknown, contradict each other or are out of range
     ├── UsageError                    (ValueError)  the command line asks for something it cannot mean; exit code 2
     │   └── OutputExistsError         (FileExistsError)  an output is there already and --force was not given
-    └── SystemProblem                 (OSError)  disk, permission, device; exit code 3
-        └── MissingExtraError         (ImportError)  an optional dependency is not installed
+    ├── SystemProblem                 (OSError)  disk, permission, device; exit code 3
+    └── MissingExtraError             (ImportError)  an optional dependency is not installed; exit code 3
 
 Messages say, in this order: name, expected, got, place, way out.
 """
@@ -103,5 +103,7 @@ class SystemProblem(HyenaGLTError, OSError):
     exit_code = 3
 
 
-class MissingExtraError(SystemProblem, ImportError):
+class MissingExtraError(HyenaGLTError, ImportError):
     """An optional dependency is not installed."""
+
+    exit_code = 3

@@ -1,0 +1,20 @@
+"""Hyena-GLT: genomes byte by byte, at the cost of patches.
+
+    bytes -> tokens -> entropies -> patch starts -> patch lengths -> positions
+          -> local encoder -> Hyena trunk -> bridge -> outputs -> analysis -> CLI
+"""
+
+from hyena_glt.__about__ import __version__
+from hyena_glt._lazy import lazy_exports
+
+_MODULES = {
+    "HyenaGLT": ".model",
+    "HyenaGLTConfig": ".config",
+    "HyenaGLTOutput": ".model",
+    "MarkovEntropy": ".entropies",
+    "Patcher": ".patching",
+    "PatcherArgs": ".patching",
+    "PatchingModeEnum": ".config",
+}
+__all__ = ["__version__", *_MODULES]  # noqa: PLE0604
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

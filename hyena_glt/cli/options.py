@@ -1,0 +1,69 @@
+"""Options that several commands take, spelled and explained once."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class AlphabetName(StrEnum):
+    """What a sequence may hold."""
+
+    dna = "dna"
+    rna = "rna"
+    protein = "protein"
+    bytes = "bytes"
+
+
+class ScanMode(StrEnum):
+    """Patching modes that need the past alone, so that a genome of any size streams through them."""
+
+    entropy = "entropy"
+    static = "static"
+    byte = "byte"
+    space = "space"
+
+
+def default_threads() -> int:
+    """The number of cores, at most 4."""
+    return min(os.cpu_count() or 1, 4)
+
+
+Genome = Annotated[Path, typer.Argument(help="FASTA or FASTQ, plain, gzip or BGZF; - is stdin.")]
+Alphabet = Annotated[AlphabetName, typer.Option("--alphabet", help="What the sequences may hold.")]
+Degap = Annotated[bool, typer.Option("--degap", help="Remove alignment gaps (- and .) in place of refusing them.")]
+Regions = Annotated[
+    list[str] | None,
+    typer.Option("--regions", "-r", help="Region chr1:1-1000, 1-based inclusive; may be repeated."),
+]
+RegionsFile = Annotated[
+    Path | None, typer.Option("--regions-file", "-R", help="Regions as BED, 0-based half-open.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", "-@", min=1, help="Threads; the result does not depend on it. Default: cores, at most 4."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
+NoVersion = Annotated[bool, typer.Option("--no-version", help="Leave out the header with version and command.")]
+EntropyModel = Annotated[
+    Path | None,
+    typer.Option("--entropy-model", help="A saved context model; without it one is fitted on the input."),
+]
+Order = Annotated[
+    int | None, typer.Option("--order", min=0, max=12, help="Context length of the fitted model, in symbols.")
+]
+TargetLength = Annotated[
+    float | None,
+    typer.Option("--target-length", min=1.0, help="Wanted mean patch length; the threshold follows. Default: 16."),
+]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="Start a patch where the entropy exceeds this (nats).")
+]
+MinLength = Annotated[int | None, typer.Option("--min-patch-length", min=1, help="No start before so many bases.")]
+MaxLength = Annotated[int | None, typer.Option("--max-patch-length", min=1, help="Cut longer patches.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]

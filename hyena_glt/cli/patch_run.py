@@ -1,0 +1,152 @@
+"""One genome patched into its files, and the totals of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyena_glt.cli.outputs import write_json
+from hyena_glt.cli.plan import PatchPlan
+from hyena_glt.cli.runtime import prefetched, progress
+from hyena_glt.cli.source import GenomeSource
+from hyena_glt.cli.writers import open_patch_writer, open_value_writer
+from hyena_glt.errors import DataError
+from hyena_glt.patching.genome import PatchedBlock, patch_blocks
+from hyena_glt.tracks.patches import PatchBatch, PatchWriter
+from hyena_glt.tracks.provenance import Provenance
+from hyena_glt.tracks.values import ValueBatch, ValueWriter
+
+Output = tuple[Path, str]  # where, and in which format
+
+
+@dataclass(slots=True)
+class ContigStats:
+    """Totals of one contig, or of one region of it."""
+
+    name: str
+    start: int  # 0-based
+    bases: int = 0
+    patches: int = 0
+    max_length: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: ContigStats) -> None:
+        """Count what another part has."""
+        self.bases += other.bases
+        self.patches += other.patches
+        self.max_length = max(self.max_length, other.max_length)
+        self.seconds += other.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `stats.json`."""
+        return {
+            "bases": self.bases,
+            "patches": self.patches,
+            "mean_length": self.bases / self.patches if self.patches else 0.0,
+            "max_length": self.max_length,
+            "seconds": self.seconds,
+            "bases_per_second": self.bases / self.seconds if self.seconds else 0.0,
+        }
+
+
+class PatchRun:
+    """Patches a genome into its writers.
+
+    Args:
+        plan: Model and rule.
+        origin: What the outputs say about themselves.
+        threads: More than one reads ahead in the background.
+        with_header: Write the provenance into text outputs.
+    """
+
+    def __init__(self, plan: PatchPlan, origin: Provenance, *, threads: int, with_header: bool) -> None:
+        self.plan, self.origin, self.threads = plan, origin, threads
+        self._header = origin if with_header else None
+        self.contigs: list[ContigStats] = []
+        self._started = time.perf_counter()
+
+    def write(self, source: GenomeSource, patches: Output, values: Output | None) -> None:
+        """Patch everything; the files get their names when all of it is done.
+
+        Raises:
+            DataError: Bad input, or none.
+        """
+        with ExitStack() as files:
+            value_writer = None
+            if values is not None:
+                survey = self.plan.survey
+                lengths = survey.contig_lengths if survey else {}
+                value_writer = files.enter_context(
+                    open_value_writer(*values, self._header, self.origin, lengths)
+                )
+            patch_writer = files.enter_context(open_patch_writer(*patches, self._header))
+            for patched in self._patched(source):
+                _write_block(patched, patch_writer, value_writer)
+            if not self.contigs:
+                raise DataError("no sequence in the input", path=source.name)
+
+    def totals(self) -> ContigStats:
+        """All contigs together; the seconds are those of the whole run."""
+        whole = ContigStats("", 0)
+        for contig in self.contigs:
+            whole.add(contig)
+        whole.seconds = time.perf_counter() - self._started
+        return whole
+
+    def summary(self) -> str:
+        """One line for a person."""
+        whole, plan = self.totals().as_dict(), self.plan
+        rule = f"mode {plan.rule.mode}" if plan.threshold is None else f"threshold {plan.threshold:.6g} nats"
+        return (
+            f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}, "
+            f"{rule}, {plan.model.name} order {plan.model.order} "
+            f"({plan.model.held_out_bits:.4f} bits per base held out)"
+        )
+
+    def write_stats(self, path: Path) -> None:
+        """Write `stats.json`: totals at the top level, the same for each contig in `contigs`."""
+        shared = {"threshold": self.plan.threshold, "entropy_model": self.plan.model.describe()}
+        contigs = [{"name": c.name, "start": c.start, **c.as_dict(), **shared} for c in self.contigs]
+        content = {
+            **self.totals().as_dict(),
+            **shared,
+            "target_length": self.plan.target_length,
+            "provenance": self.origin.as_dict(),
+            "contigs": contigs,
+        }
+        write_json(path, content)
+
+    def _patched(self, source: GenomeSource) -> Iterator[PatchedBlock]:
+        """The patched blocks, counted as they have been used."""
+        survey, plan = self.plan.survey, self.plan
+        begins = True
+        clock = time.perf_counter()
+        with progress("patching", survey.symbols if survey else None) as advance:
+            blocks = prefetched(source.blocks(), self.threads)
+            for patched in patch_blocks(blocks, source.alphabet, plan.model, plan.rule):
+                yield patched
+                now = time.perf_counter()
+                if begins:
+                    self.contigs.append(ContigStats(patched.block.name, patched.block.start))
+                self.contigs[-1].add(_block_stats(patched, now - clock))
+                begins, clock = patched.block.last, now
+                advance(len(patched.block.sequence))
+
+
+def _block_stats(patched: PatchedBlock, seconds: float) -> ContigStats:
+    longest = int(patched.lengths.max(initial=0))
+    block = patched.block
+    return ContigStats(block.name, block.start, len(block.sequence), patched.lengths.size, longest, seconds)
+
+
+def _write_block(patched: PatchedBlock, patches: PatchWriter, values: ValueWriter | None) -> None:
+    block = patched.block
+    if patched.lengths.size:
+        batch = PatchBatch(block.name, patched.patch_start, patched.lengths, patched.mean_surprises)
+        patches.write(batch)
+    if values is not None:
+        values.write(ValueBatch(block.name, block.start, patched.scores.entropies, patched.ambiguous))

@@ -1,0 +1,194 @@
+"""How a genome is going to be patched: the model, the rule and the threshold that a command's options ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyena_glt.cli.runtime import note, prefetched, progress
+from hyena_glt.cli.source import GenomeSource, counted
+from hyena_glt.errors import UsageError
+
+if TYPE_CHECKING:
+    from hyena_glt.entropies.markov import MarkovEntropy
+    from hyena_glt.patching.genome import GenomeSurvey
+    from hyena_glt.patching.scan import ScanRule
+
+DEFAULT_TARGET_LENGTH = 16.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions:
+    """The patching options of a command line, before anything is read."""
+
+    mode: str = "entropy"
+    threshold: float | None = None
+    threshold_add: float | None = None
+    monotonicity: bool = False
+    target_length: float | None = None
+    patch_size: float | None = None
+    min_patch_length: int | None = None
+    max_patch_length: int | None = None
+    order: int | None = None
+    entropy_model: Path | None = None
+    patcher: Path | None = None
+    threads: int = 1
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            UsageError: Two options that cannot both hold.
+        """
+        rules = ("threshold", "threshold_add", "target_length", "patch_size", "min_patch_length")
+        rules += ("max_patch_length", "order", "entropy_model")
+        if self.patcher is not None and (given := [name for name in rules if getattr(self, name) is not None]):
+            raise UsageError(f"--patcher brings its own rule and model; leave out {_flags(given)}")
+        if self.threshold is not None and self.target_length is not None:
+            raise UsageError("--threshold and --target-length exclude each other")
+        if self.entropy_model is not None and self.order is not None:
+            raise UsageError("--entropy-model has its own order; leave out --order")
+        entropy_only = ("threshold", "threshold_add", "target_length")
+        if self.mode != "entropy" and (given := [n for n in entropy_only if getattr(self, n) is not None]):
+            raise UsageError(f"{_flags(given)} belongs to --mode entropy, not {self.mode}")
+        if self.mode != "static" and self.patch_size is not None:
+            raise UsageError(f"--patch-size belongs to --mode static, not {self.mode}")
+        if self.monotonicity and self.threshold_add is not None:
+            raise UsageError("--monotonicity and --threshold-add are two rules; give one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPlan:
+    """What `patch_blocks` needs, and what outputs say about it."""
+
+    rule: ScanRule
+    model: MarkovEntropy
+    target_length: float | None
+    survey: GenomeSurvey | None
+
+    @property
+    def threshold(self) -> float | None:
+        """Nats; None in modes without one."""
+        return self.rule.threshold
+
+    def describe(self) -> dict[str, Any]:
+        """For provenance."""
+        return {
+            "patching": {key: value for key, value in vars_of(self.rule).items() if value is not None},
+            "entropy_model": self.model.describe(),
+        }
+
+
+def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = False) -> PatchPlan:
+    """Decide rule, model and threshold, reading the input once if that is needed.
+
+    Args:
+        source: The genome.
+        options: Checked options.
+        survey: Read the input in any case (a writer needs the contig lengths).
+
+    Raises:
+        UsageError: The saved patcher or model is for another alphabet.
+        DataError: The input is bad, or holds no letter to fit a model on.
+    """
+    options.check()
+    rule, model = _saved(options)
+    _check_alphabet(model, source)
+    needs_threshold = rule is None and options.mode == "entropy" and options.threshold is None
+    seen = None
+    if survey or model is None or needs_threshold:
+        seen = _survey(source, options, model)
+        model = seen.model
+    assert model is not None
+    rule = _rule(options) if rule is None else rule
+    if needs_threshold:
+        assert seen is not None
+        target = options.target_length or DEFAULT_TARGET_LENGTH
+        rule = replace(rule, threshold=_calibrated(seen, rule, target))
+        return PatchPlan(rule=rule, model=model, target_length=target, survey=seen)
+    return PatchPlan(rule=rule, model=model, target_length=None, survey=seen)
+
+
+def fitted_model(source: GenomeSource, options: PatchOptions) -> GenomeSurvey:
+    """Read the input once for its contig lengths, and for a model unless `options` names a saved one."""
+    _, model = _saved(options)
+    _check_alphabet(model, source)
+    return _survey(source, options, model)
+
+
+def needs_two_passes(options: PatchOptions) -> bool:
+    """Whether the input has to be read before it is patched."""
+    has_model = options.patcher is not None or options.entropy_model is not None
+    has_rule = options.patcher is not None or options.mode != "entropy" or options.threshold is not None
+    return not (has_model and has_rule)
+
+
+def vars_of(rule: ScanRule) -> dict[str, Any]:
+    """The fields of a rule as a dictionary."""
+    return {name: getattr(rule, name) for name in rule.__dataclass_fields__}
+
+
+def _saved(options: PatchOptions) -> tuple[ScanRule | None, MarkovEntropy | None]:
+    """Rule and model of `--patcher`, or the model of `--entropy-model`."""
+    from hyena_glt.entropies.markov import MarkovEntropy
+    from hyena_glt.patching.saved import load_patcher
+
+    if options.patcher is not None:
+        from hyena_glt.patching.scan import ScanRule
+
+        args = load_patcher(options.patcher)
+        return ScanRule.from_args(args), args.entropy_model
+    if options.entropy_model is not None:
+        return None, MarkovEntropy.load(options.entropy_model)
+    return None, None
+
+
+def _check_alphabet(model: MarkovEntropy | None, source: GenomeSource) -> None:
+    nucleic = {"dna", "rna"}
+    if model is None or model.alphabet == source.alphabet or {model.alphabet.name, source.alphabet.name} <= nucleic:
+        return
+    raise UsageError(
+        f"the entropy model is for {model.alphabet.name}, the input is {source.alphabet.name}; "
+        f"give --alphabet {model.alphabet.name} or another model"
+    )
+
+
+def _survey(source: GenomeSource, options: PatchOptions, model: MarkovEntropy | None) -> GenomeSurvey:
+    from hyena_glt.patching.genome import survey_genome
+
+    with progress("fitting" if model is None else "reading") as advance:
+        blocks = prefetched(counted(source.blocks(), advance), options.threads)
+        return survey_genome(blocks, source.alphabet, model=model, order=options.order)
+
+
+def _rule(options: PatchOptions) -> ScanRule:
+    from hyena_glt.patching.args import PatcherArgs
+    from hyena_glt.patching.scan import ScanRule
+
+    fields: dict[str, Any] = {
+        "patching_mode": options.mode,
+        "min_patch_length": options.min_patch_length,
+        "max_patch_length": options.max_patch_length,
+        "threshold_add": options.threshold_add,
+        "monotonicity": options.monotonicity,
+    }
+    fields["threshold"] = 0.0 if options.threshold is None else options.threshold
+    if options.patch_size is not None:
+        fields["patch_size"] = options.patch_size
+    return ScanRule.from_args(PatcherArgs(**fields))
+
+
+def _calibrated(survey: GenomeSurvey, rule: ScanRule, target: float) -> float:
+    """The threshold for the wanted mean length, or for the nearest one that this input allows."""
+    from hyena_glt.patching.calibration import calibrate_rule
+
+    scores, forced = survey.sample_scores()
+    found = calibrate_rule(scores, forced, rule=rule, target_mean_length=target)
+    if abs(found.mean_length - target) > 0.02 * target:
+        note(f"a mean patch length of {target:g} is out of reach here; the nearest is {found.mean_length:.2f}")
+    return found.threshold
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)

@@ -1,0 +1,77 @@
+"""`hyena-glt report`: one HTML page about a genome's patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyena_glt.cli import options as opt
+from hyena_glt.cli.runtime import note
+
+
+def report(
+    genome: opt.Genome,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
+    gff: Annotated[Path | None, typer.Option("--gff", help="Genes to draw under the track, GFF3.")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option("--embeddings", help="Table written by hyena-glt embed, drawn in two dimensions.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Heading; default: the file's name.")] = None,
+    target_length: opt.TargetLength = None,
+    threshold: opt.Threshold = None,
+    min_patch_length: opt.MinLength = None,
+    max_patch_length: opt.MaxLength = None,
+    patcher: Annotated[
+        Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")
+    ] = None,
+    entropy_model: opt.EntropyModel = None,
+    order: opt.Order = None,
+    alphabet: opt.Alphabet = opt.AlphabetName.dna,
+    degap: opt.Degap = False,
+    regions: opt.Regions = None,
+    regions_file: opt.RegionsFile = None,
+    threads: opt.Threads = None,
+    force: opt.Force = False,
+) -> None:
+    """Write one self-contained HTML page: entropy track, patch boundaries, genes, lengths, compression.
+
+    The page needs no network and opens in any browser.
+
+    Examples:
+
+    hyena-glt report genome.fa --gff genes.gff -o report.html
+
+    hyena-glt report genome.fa.gz -r chr1:1-200,000 --max-patch-length 64 -o region.html
+    """
+    from hyena_glt.cli.outputs import already_done, command_line, same_file
+    from hyena_glt.cli.plan import PatchOptions, make_plan
+    from hyena_glt.cli.report_data import report_data
+    from hyena_glt.cli.source import open_genome
+    from hyena_glt.reports import write_report
+    from hyena_glt.tracks.provenance import Provenance
+
+    options = PatchOptions(
+        threshold=threshold,
+        target_length=target_length,
+        min_patch_length=min_patch_length,
+        max_patch_length=max_patch_length,
+        order=order,
+        entropy_model=entropy_model,
+        patcher=patcher,
+        threads=threads or opt.default_threads(),
+    )
+    options.check()
+    same_file([path for path in (genome, gff, embeddings, patcher, output) if path and str(path) != "-"])
+    with open_genome(
+        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file
+    ) as source:
+        origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
+        if already_done([output], origin, force):
+            return
+        plan = make_plan(source, options, survey=True)
+        origin = Provenance(origin.command, {**origin.details, **plan.describe()})
+        data = report_data(source, plan, origin, title or genome.name, gff, embeddings)
+        write_report(output, data, overwrite=True)
+    note(f"wrote {output}")

@@ -1,0 +1,126 @@
+"""What every command shares with the terminal: notes, warnings, progress and signals. stdout is left for data."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from queue import Full, Queue
+from typing import Any, NoReturn, TypeVar
+
+Item = TypeVar("Item")
+MESSAGE_WIDTH = 300
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; raised in the main thread, so that every `with` block cleans up."""
+
+
+def note(text: str) -> None:
+    """One line for a person, on stderr."""
+    print(f"hyena-glt: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """The text on one line of at most `MESSAGE_WIDTH` characters, control characters escaped."""
+    clean = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+    clean = clean.encode("utf-8", "backslashreplace").decode()
+    return clean if len(clean) <= MESSAGE_WIDTH else clean[: MESSAGE_WIDTH - 3] + "..."
+
+
+def show_warnings_as_notes() -> None:
+    """Print Python warnings of this package as one line, without their source line."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {one_line(str(message))}", file=sys.stderr, flush=True)
+
+    warnings.showwarning = show
+
+
+def raise_on_sigterm() -> None:
+    """Let SIGTERM unwind the program as Ctrl-C does."""
+
+    def stop(*_: Any) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def progress(step: str, total: int | None = None, unit: str = "bases") -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr while the block runs; silent where stderr is no terminal.
+
+    Args:
+        step: What is being done.
+        total: Expected amount, if known.
+        unit: What `advance` counts.
+
+    Yields:
+        `advance(amount)`.
+    """
+    if not sys.stderr.isatty():
+        yield lambda amount: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} " + unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(step, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def prefetched(items: Iterable[Item], threads: int, depth: int = 4) -> Iterator[Item]:
+    """The same items, produced ahead in a background thread if there is more than one thread to use."""
+    if threads < 2:
+        yield from items
+        return
+    queue: Queue[tuple[bool, Any]] = Queue(depth)
+    stopped = threading.Event()
+    worker = threading.Thread(target=_produce, args=(items, queue, stopped), daemon=True)
+    worker.start()
+    try:
+        while True:
+            is_item, value = queue.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        stopped.set()
+
+
+def _produce(items: Iterable[Any], queue: Queue[tuple[bool, Any]], stopped: threading.Event) -> None:
+    """Fill the queue; the last entry is `(False, None)`, or `(False, the exception)`."""
+    ending: BaseException | None = None
+    try:
+        for item in items:
+            if not _put(queue, (True, item), stopped):
+                return
+    except BaseException as problem:
+        ending = problem
+    _put(queue, (False, ending), stopped)
+
+
+def _put(queue: Queue[Any], entry: tuple[bool, Any], stopped: threading.Event) -> bool:
+    """Wait for room in the queue; False if nobody reads any more."""
+    while not stopped.is_set():
+        try:
+            queue.put(entry, timeout=0.1)
+        except Full:
+            continue
+        return True
+    return False

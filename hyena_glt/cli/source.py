@@ -1,0 +1,86 @@
+"""A genome as a command reads it: once or several times, whole or in regions, from a file or stdin."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hyena_glt.errors import DataError
+from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
+from hyena_glt.sequences.atomic import sha256_file
+from hyena_glt.sequences.fasta import read_blocks
+from hyena_glt.sequences.records import Block
+from hyena_glt.sequences.regions import Region, region_blocks, wanted_regions
+
+
+@dataclass(frozen=True)
+class GenomeSource:
+    """Where the blocks come from. `path` may be a spooled copy; `name` is what the user typed."""
+
+    path: Path
+    name: str
+    alphabet: Alphabet
+    degap: bool
+    regions: list[Region]
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks from the beginning."""
+        if self.regions:
+            blocks = region_blocks(self.path, self.regions, self.alphabet, degap=self.degap)
+        else:
+            blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap)
+        return blocks if str(self.path) == self.name else _renamed(blocks, self.name)
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Hash of the input file as it lies on the disk; None for a stdin that is read only once."""
+        return None if str(self.path) == "-" else sha256_file(self.path)
+
+
+@contextmanager
+def open_genome(
+    path: Path,
+    alphabet: str,
+    *,
+    degap: bool = False,
+    regions: Sequence[str] | None = None,
+    regions_file: Path | None = None,
+    reread: bool = True,
+) -> Iterator[GenomeSource]:
+    """A genome that can be read again; stdin is spooled to a temporary file if it has to be."""
+    wanted = wanted_regions(regions or [], regions_file)
+    letters = get_alphabet(alphabet)
+    if str(path) != "-" or not reread:
+        yield GenomeSource(path, str(path), letters, degap, wanted)
+        return
+    with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+        spool.flush()
+        yield GenomeSource(Path(spool.name), "-", letters, degap, wanted)
+
+
+def _renamed(blocks: Iterator[Block], name: str) -> Iterator[Block]:
+    """The same blocks; errors name what the user typed, not the spooled copy."""
+    try:
+        yield from blocks
+    except DataError as problem:
+        raise type(problem)(problem.message, path=name, line=problem.line, record=problem.record) from None
+
+
+def counted(blocks: Iterator[Block], advance: Callable[[int], None]) -> Iterator[Block]:
+    """The same blocks, each reported to a progress bar when it has been used."""
+    for block in blocks:
+        yield block
+        advance(len(block.sequence))
+
+
+def text_sha256(text: str) -> str:
+    """Hash of a short text, for provenance."""
+    return hashlib.sha256(text.encode()).hexdigest()

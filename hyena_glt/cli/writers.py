@@ -1,0 +1,88 @@
+"""Writers opened by format, under the rule that a file gets its name only when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyena_glt.cli.outputs import write_json
+from hyena_glt.cli.runtime import prefetched, progress
+from hyena_glt.cli.source import GenomeSource
+from hyena_glt.errors import SystemProblem, UsageError
+from hyena_glt.patching.genome import GenomeSurvey, score_blocks
+from hyena_glt.sequences.atomic import atomic_write, open_output
+from hyena_glt.tracks.patches import BedWriter, ParquetWriter, PatchWriter, TsvWriter
+from hyena_glt.tracks.provenance import Provenance
+from hyena_glt.tracks.values import BedGraphWriter, BigWigWriter, ValueBatch, ValueWriter
+
+# suffix -> format
+PATCH_FORMATS = {"bed": "bed", "tsv": "tsv", "parquet": "parquet"}
+VALUE_FORMATS = {"bedgraph": "bedgraph", "bdg": "bedgraph", "bw": "bigwig", "bigwig": "bigwig"}
+
+
+@contextmanager
+def open_patch_writer(path: Path, kind: str, header: Provenance | None) -> Iterator[PatchWriter]:
+    """A writer of patches to a file or stdout."""
+    make = {"bed": BedWriter, "tsv": TsvWriter, "parquet": ParquetWriter}[kind]
+    with open_output(path, overwrite=True) as handle:
+        writer: PatchWriter = make(handle, header)
+        yield writer
+        writer.close()
+
+
+@contextmanager
+def open_value_writer(
+    path: Path, kind: str, header: Provenance | None, origin: Provenance, contig_lengths: Mapping[str, int]
+) -> Iterator[ValueWriter]:
+    """A writer of per-base values; a bigWig gets `PATH.chrom.sizes` and `PATH.json` (its provenance) beside it."""
+    if kind == "bedgraph":
+        with open_output(path, overwrite=True) as handle:
+            yield BedGraphWriter(handle, header)
+        return
+    if str(path) == "-":
+        raise UsageError("bigWig is written by seeking, so not to stdout; give a file name")
+    with atomic_write(path, overwrite=True) as handle:
+        writer = BigWigWriter(handle.name, contig_lengths)
+        yield writer
+        writer.close()
+    with atomic_write(f"{path}.chrom.sizes", "w", overwrite=True) as handle:
+        handle.writelines(f"{name}\t{length}\n" for name, length in contig_lengths.items())
+    if header is not None:
+        write_json(path.with_name(f"{path.name}.json"), {"provenance": origin.as_dict()})
+
+
+def write_entropies(
+    source: GenomeSource,
+    survey: GenomeSurvey,
+    output: tuple[Path, str],
+    origin: Provenance,
+    threads: int,
+    *,
+    with_header: bool,
+) -> None:
+    """Score a genome with the survey's model, block by block, into a file of per-base values."""
+    header = origin if with_header else None
+    assert survey.model is not None
+    with (
+        open_value_writer(*output, header, origin, survey.contig_lengths) as writer,
+        progress("scoring", survey.symbols) as advance,
+    ):
+        for scored in score_blocks(prefetched(source.blocks(), threads), source.alphabet, survey.model):
+            block = scored.block
+            writer.write(ValueBatch(block.name, block.start, scored.scores.entropies, scored.ambiguous))
+            advance(len(block.sequence))
+
+
+def write_tabix_index(path: Path) -> None:
+    """Write `PATH.tbi` beside a BGZF BED file.
+
+    Raises:
+        SystemProblem: htslib could not write it.
+    """
+    import pysam
+
+    try:
+        pysam.tabix_index(str(path), preset="bed", force=True, keep_original=True)
+    except OSError as problem:
+        raise SystemProblem(f"{path}.tbi: cannot write: {problem}") from problem

@@ -1,0 +1,20 @@
+"""Token ids in, one entropy per token out, in nats.
+
+`MarkovEntropy` is the default and needs no weights; `entropy` and `calculate_entropies` serve any causal model
+that gives logits.
+"""
+
+from hyena_glt._lazy import lazy_exports
+
+_MODULES = {
+    "MarkovEntropy": ".markov",
+    "MarkovFitter": ".markov",
+    "MarkovStream": ".markov",
+    "Scores": ".markov",
+    "calculate_entropies": ".shannon",
+    "default_order": ".markov",
+    "entropy": ".shannon",
+    "entropy_reference": ".shannon",
+}
+__all__ = list(_MODULES)  # noqa: PLE0604
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

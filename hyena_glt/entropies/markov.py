@@ -1,0 +1,448 @@
+"""Order-k context model with interpolated back-off: the default entropy source, which needs no weights.
+
+Sits between tokens and patch starts: symbol codes in, one entropy per symbol out. The tables are exact, so the
+same model gives the same bits whatever the batch, the chunking or the number of threads.
+
+The estimate is interpolated back-off with one concentration per order (MacKay and Peto, "A hierarchical
+Dirichlet language model", 1995). Concentrations minimise the leave-one-out loss, in which every occurrence is
+predicted from all the others, so no part of the input has to be set aside. For DNA and RNA the counts of both
+strands are pooled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hyena_glt.entropies import context_tables as tables
+from hyena_glt.errors import ConfigError, DataError, ModelFileError
+from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
+
+FORMAT = "hyena-glt/markov/1"
+HIGHEST_ORDER = {"dna": 10, "rna": 10, "protein": 3, "bytes": 2}
+LOWEST_ORDER = {"dna": 2, "rna": 2, "protein": 1, "bytes": 1}
+TABLE_BITS = 26  # a table has at most 2 ** 26 cells: 256 MiB of counts
+SEARCH_CONTEXTS = 1 << 15  # contexts that the search for a concentration looks at, about
+CONCENTRATIONS = (0.05, 20_000.0)
+LN2 = math.log(2.0)
+
+
+def default_order(symbols: int, alphabet: Alphabet) -> int:
+    """Order for an input of that many symbols: `floor(log(symbols)) - 1` in the alphabet's base, clamped."""
+    if alphabet.name == "bytes":
+        fitting = int(math.log2(max(symbols, 1))) // 8 - 1
+    else:
+        fitting = math.floor(math.log(max(symbols, 1)) / math.log(alphabet.size) + 1e-9) - 1
+    return min(max(fitting, LOWEST_ORDER[alphabet.name]), HIGHEST_ORDER[alphabet.name])
+
+
+def check_order(order: int, alphabet: Alphabet) -> int:
+    """The order itself, if its table can be held.
+
+    Raises:
+        ConfigError: Not an integer, negative, or a table of more than `2 ** TABLE_BITS` cells.
+    """
+    highest = TABLE_BITS // alphabet.bits - 1
+    if isinstance(order, bool) or not isinstance(order, int) or not 0 <= order <= highest:
+        raise ConfigError(
+            f"order: expected an integer in [0, {highest}] for alphabet {alphabet.name}, got {order!r}"
+        )
+    return order
+
+
+def symbol_codes(sequence: Any, alphabet: Alphabet) -> np.ndarray:
+    """Symbol codes of a string, bytes, or byte tokens (`byte + 4`), `(length,)` uint8.
+
+    Whatever is no letter of the alphabet counts as an ambiguity symbol here; readers are the ones that refuse.
+
+    Raises:
+        DataError: Neither text nor a 1-D array of integers.
+    """
+    if isinstance(sequence, str):
+        sequence = sequence.encode("utf-8")
+    if isinstance(sequence, bytes | bytearray | memoryview):
+        return np.frombuffer(bytes(sequence).translate(alphabet.code_table), dtype=np.uint8)
+    values = np.asarray(sequence)
+    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or values.size == 0):
+        raise DataError(
+            f"sequence: expected str, bytes or 1-D integer tokens, got {values.dtype} of shape {values.shape}"
+        )
+    return token_code_table(alphabet)[np.clip(values, -1, 260).astype(np.int64) + 1]
+
+
+def token_code_table(alphabet: Alphabet) -> np.ndarray:
+    """Codes of the tokens -1 (PAD), 0..3 (special), 4..259 (bytes) and anything above, `(262,)` uint8."""
+    by_byte = np.frombuffer(alphabet.code_table, dtype=np.uint8)
+    outside = np.uint8(0 if alphabet.size > 255 else 255)
+    return np.concatenate([np.full(5, outside), by_byte, [outside]]).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says of one block of symbols."""
+
+    entropies: np.ndarray  # (length,) float32 nats, of the prediction made after each symbol
+    surprises: np.ndarray  # (length,) float32 nats, -ln p of each symbol before it was seen
+    forced_starts: np.ndarray  # (length,) bool, True at both edges of a run of ambiguity symbols
+
+
+@dataclass(frozen=True, eq=False)
+class MarkovEntropy:
+    """A fitted context model. Build it with `fit` or `load`.
+
+    Example:
+        >>> model = MarkovEntropy.fit(["ACGT" * 50], order=2)
+        >>> model.entropies("ACGTACGT").shape
+        (8,)
+    """
+
+    alphabet: Alphabet
+    order: int
+    entropy_table: np.ndarray  # (contexts of all orders,) float32 nats
+    surprise_table: np.ndarray  # (cells of all orders,) uint16 in steps of SURPRISE_STEP nats
+    concentrations: tuple[float, ...]  # one for each order 0..order
+    symbols: int  # letters it was fitted on
+    held_out_bits: float  # leave-one-out bits per symbol of the data it was fitted on
+    counts_sha256: str  # of the counts it was fitted on
+    name: str = "markov"
+    offsets: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offsets", tables.context_offsets(self.order, self.alphabet.bits))
+
+    @classmethod
+    def fit(
+        cls, sequences: Iterable[Any] | str | bytes, order: int | None = None, alphabet: str = "dna"
+    ) -> MarkovEntropy:
+        """Fit on sequences.
+
+        Args:
+            sequences: Strings, bytes or 1-D byte-token arrays; contexts never cross from one to the next.
+            order: Context length in symbols; None chooses it from the amount of data (`default_order`).
+            alphabet: "dna", "rna", "protein" or "bytes".
+
+        Raises:
+            DataError: No letter of the alphabet in the sequences.
+            ConfigError: An order whose table cannot be held.
+        """
+        letters = get_alphabet(alphabet)
+        if isinstance(sequences, str | bytes):
+            sequences = [sequences]
+        coded = [symbol_codes(sequence, letters) for sequence in sequences]
+        if order is None:
+            order = default_order(sum(codes.size for codes in coded), letters)
+        fitter = MarkovFitter(alphabet=alphabet, order=order)
+        for codes in coded:
+            fitter.feed(codes)
+            fitter.end_sequence()
+        return fitter.finish()
+
+    @property
+    def is_causal(self) -> bool:
+        """True: an entropy depends on the symbols up to its own only."""
+        return True
+
+    def entropies(self, sequence: Any) -> np.ndarray:
+        """Entropy of the prediction made after each symbol, `(length,)` float32 nats.
+
+        After an ambiguity symbol it is 0: such symbols come in runs, whose edges are `forced_starts`.
+        """
+        return self._entropies(symbol_codes(sequence, self.alphabet), tables.new_state())
+
+    def surprises(self, sequence: Any) -> np.ndarray:
+        """`-ln p` of each symbol given those before it, `(length,)` float32 nats; 0 at ambiguity symbols."""
+        return self._surprises(symbol_codes(sequence, self.alphabet), tables.new_state())
+
+    def forced_starts(self, sequence: Any) -> np.ndarray:
+        """True at the first symbol of each run of ambiguity symbols and at the first letter after one."""
+        return ambiguity_edges(symbol_codes(sequence, self.alphabet), self.alphabet.size)
+
+    def bits_per_base(self, sequences: Iterable[Any] | str | bytes) -> float:
+        """Mean surprise of the letters of other sequences, in bits.
+
+        Raises:
+            DataError: No letter of the alphabet in the sequences.
+        """
+        if isinstance(sequences, str | bytes):
+            sequences = [sequences]
+        total, letters = 0.0, 0
+        for sequence in sequences:
+            codes = symbol_codes(sequence, self.alphabet)
+            total += float(self._surprises(codes, tables.new_state()).sum(dtype=np.float64))
+            letters += int(np.count_nonzero(codes < self.alphabet.size))
+        if not letters:
+            raise DataError(f"no letter of alphabet {self.alphabet.name} in the sequences to be scored")
+        return total / letters / LN2
+
+    def stream(self) -> MarkovStream:
+        """A scorer that takes one sequence in blocks of any size."""
+        return MarkovStream(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, order, alphabet, held-out bits and data hash, as they appear in outputs."""
+        return {
+            "name": self.name,
+            "alphabet": self.alphabet.name,
+            "order": self.order,
+            "bits_per_base": round(self.held_out_bits, 6),
+            "symbols": self.symbols,
+            "counts_sha256": self.counts_sha256,
+        }
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the model as one safetensors file, whole or not at all."""
+        from safetensors.numpy import save
+
+        from hyena_glt.sequences.atomic import atomic_write
+
+        about = {**self.describe(), "format": FORMAT, "concentrations": list(self.concentrations)}
+        about["bits_per_base"] = self.held_out_bits
+        content = save(
+            {"entropies": self.entropy_table, "surprises": self.surprise_table},
+            metadata={"hyena_glt": json.dumps(about, sort_keys=True)},
+        )
+        with atomic_write(path, overwrite=overwrite) as handle:
+            handle.write(content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MarkovEntropy:
+        """Read a model that `save` wrote.
+
+        Raises:
+            ModelFileError: Not such a file, damaged, or tables that do not fit its order.
+        """
+        about, arrays = _read_safetensors(path)
+        try:
+            alphabet = get_alphabet(about["alphabet"])
+            model = cls(
+                alphabet=alphabet,
+                order=check_order(about["order"], alphabet),
+                entropy_table=arrays["entropies"],
+                surprise_table=arrays["surprises"],
+                concentrations=tuple(about["concentrations"]),
+                symbols=int(about["symbols"]),
+                held_out_bits=float(about["bits_per_base"]),
+                counts_sha256=str(about["counts_sha256"]),
+                name=str(about["name"]),
+            )
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ModelFileError(f"damaged description ({problem}); save the model again", path=path) from None
+        _check_tables(model, path)
+        return model
+
+    def _entropies(self, codes: np.ndarray, state: np.ndarray) -> np.ndarray:
+        out = np.empty(codes.size, dtype=np.float32)
+        tables.lookup_entropies(codes, *self._layout, state, self.entropy_table, out)
+        return out
+
+    def _surprises(self, codes: np.ndarray, state: np.ndarray) -> np.ndarray:
+        out = np.empty(codes.size, dtype=np.float32)
+        tables.lookup_surprises(codes, *self._layout, state, self.surprise_table, out)
+        return out
+
+    @property
+    def _layout(self) -> tuple[int, int, int, np.ndarray]:
+        return self.alphabet.size, self.alphabet.bits, self.order, self.offsets
+
+
+class MarkovStream:
+    """Scores one sequence block by block; the blocks' results joined equal the whole sequence's."""
+
+    def __init__(self, model: MarkovEntropy) -> None:
+        self.model = model
+        self._entropy_state = tables.new_state()
+        self._surprise_state = tables.new_state()
+        self._was_ambiguous: bool | None = None
+
+    def feed(self, block: Any) -> Scores:
+        """Scores of the next block of symbols (text, tokens, or codes from `Alphabet.encode`)."""
+        model = self.model
+        codes = block if _is_codes(block) else symbol_codes(block, model.alphabet)
+        edges = ambiguity_edges(codes, model.alphabet.size, self._was_ambiguous)
+        if codes.size:
+            self._was_ambiguous = bool(codes[-1] >= model.alphabet.size)
+        return Scores(
+            entropies=model._entropies(codes, self._entropy_state),
+            surprises=model._surprises(codes, self._surprise_state),
+            forced_starts=edges,
+        )
+
+
+class MarkovFitter:
+    """Counts symbols of sequences that arrive in blocks, then makes the model.
+
+    Args:
+        alphabet: Name of the alphabet.
+        order: Context length; None counts at the highest order and lets `finish` choose by the amount of data.
+    """
+
+    def __init__(self, alphabet: str = "dna", order: int | None = None) -> None:
+        self.alphabet = get_alphabet(alphabet)
+        self.order = None if order is None else check_order(order, self.alphabet)
+        self._counted_order = HIGHEST_ORDER[self.alphabet.name] if order is None else order
+        self._counts = tables.empty_counts(self._counted_order, self.alphabet.bits)
+        self._offsets = tables.context_offsets(self._counted_order, self.alphabet.bits)
+        self._state = tables.new_state()
+
+    def feed(self, codes: np.ndarray) -> None:
+        """Count one block of symbol codes of the current sequence."""
+        letters, bits = self.alphabet.size, self.alphabet.bits
+        tables.count_symbols(
+            codes, letters, bits, self._counted_order, self._offsets, self._state, self._counts
+        )
+
+    def end_sequence(self) -> None:
+        """The next block belongs to another sequence."""
+        self._state[:] = 0
+
+    def finish(self) -> MarkovEntropy:
+        """The model of everything counted.
+
+        Raises:
+            DataError: No letter of the alphabet was seen.
+        """
+        symbols = int(self._counts.sum(dtype=np.int64))
+        if not symbols:
+            raise DataError(f"no letter of alphabet {self.alphabet.name} to fit an entropy model on")
+        counts = self._counts
+        tables.sum_shorter_contexts(counts, self._counted_order, self.alphabet.bits)
+        if self.alphabet.name in ("dna", "rna"):
+            counts = tables.pool_strands(counts, self._counted_order)
+        order = default_order(symbols, self.alphabet) if self.order is None else self.order
+        counts = counts[: tables.context_offset(order + 1, self.alphabet.bits) << self.alphabet.bits]
+        digest = hashlib.sha256(counts).hexdigest()
+        return _model_from_counts(counts, order, self.alphabet, symbols, digest)
+
+
+def ambiguity_edges(codes: np.ndarray, letters: int, was_ambiguous: bool | None = None) -> np.ndarray:
+    """True where a run of ambiguity symbols begins or has just ended, `(length,)` bool.
+
+    Args:
+        codes: `(length,)` uint8 symbol codes.
+        letters: Size of the alphabet; codes at or above it are ambiguity symbols.
+        was_ambiguous: Whether the symbol before this block was one; None at the start of a sequence.
+    """
+    edges = np.zeros(codes.size, dtype=bool)
+    if not codes.size:
+        return edges
+    ambiguous = codes >= letters
+    np.not_equal(ambiguous[1:], ambiguous[:-1], out=edges[1:])
+    edges[0] = was_ambiguous is not None and bool(ambiguous[0]) != was_ambiguous
+    return edges
+
+
+def _model_from_counts(
+    counts: np.ndarray, order: int, alphabet: Alphabet, symbols: int, counts_sha256: str
+) -> MarkovEntropy:
+    """Choose the concentrations from the lowest order up and fill the tables."""
+    bits = alphabet.bits
+    entropy_table = np.empty(tables.context_offset(order + 1, bits), dtype=np.float32)
+    surprise_table = np.empty(entropy_table.size << bits, dtype=np.uint16)
+    lower = _uniform(alphabet)
+    lower_left_out = lower
+    concentrations, loss, occurrences = [], 0.0, 1.0
+    for j, block in _orders(counts, order, bits):
+        concentration = best_concentration(block, lower_left_out)
+        loss, occurrences = tables.leave_one_out_loss(block, lower_left_out, concentration, 1)
+        concentrations.append(concentration)
+        lower_left_out = _interpolate(block, lower_left_out, concentration, left_out=1.0)
+        lower = _interpolate(block, lower, concentration, left_out=0.0)
+        start = tables.context_offset(j, bits)
+        tables.shannon_rows(lower, entropy_table[start : start + len(lower)])
+        tables.surprise_rows(lower, tables.order_block(surprise_table, j, bits))
+    return MarkovEntropy(
+        alphabet=alphabet,
+        order=order,
+        entropy_table=entropy_table,
+        surprise_table=surprise_table,
+        concentrations=tuple(concentrations),
+        symbols=symbols,
+        held_out_bits=loss / max(occurrences, 1.0) / LN2,
+        counts_sha256=counts_sha256,
+    )
+
+
+def _orders(counts: np.ndarray, order: int, bits: int) -> Iterator[tuple[int, np.ndarray]]:
+    for j in range(order + 1):
+        yield j, tables.order_block(counts, j, bits)
+
+
+def _uniform(alphabet: Alphabet) -> np.ndarray:
+    """The prediction of order -1: every letter alike, `(1, 2 ** bits)` float64."""
+    base = np.zeros((1, 1 << alphabet.bits))
+    base[0, : alphabet.size] = 1.0 / alphabet.size
+    return base
+
+
+def _interpolate(
+    counts: np.ndarray, lower: np.ndarray, concentration: float, left_out: float
+) -> np.ndarray:
+    probabilities = np.empty(counts.shape, dtype=np.float64)
+    tables.backed_off(counts, lower, concentration, left_out, probabilities)
+    return probabilities
+
+
+def best_concentration(counts: np.ndarray, lower: np.ndarray) -> float:
+    """The concentration of least leave-one-out loss, by golden-section search on its logarithm.
+
+    Looks at about `SEARCH_CONTEXTS` contexts. The stride is odd, so that the sample favours no symbol.
+    """
+    stride = max(1, len(counts) // SEARCH_CONTEXTS) | 1
+
+    def loss(log_concentration: float) -> float:
+        return tables.leave_one_out_loss(counts, lower, math.exp(log_concentration), stride)[0]
+
+    low, high = (math.log(value) for value in CONCENTRATIONS)
+    ratio = (math.sqrt(5.0) - 1.0) / 2.0
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    while high - low > 0.02:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = loss(right)
+    return math.exp((low + high) / 2.0)
+
+
+def _is_codes(block: Any) -> bool:
+    return isinstance(block, np.ndarray) and block.dtype == np.uint8
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as handle:
+            about = json.loads((handle.metadata() or {}).get("hyena_glt", "null"))
+            if not isinstance(about, dict) or about.get("format") != FORMAT:
+                raise ModelFileError(f"expected an entropy model of format {FORMAT}", path=path)
+            return about, {name: handle.get_tensor(name) for name in ("entropies", "surprises")}
+    except FileNotFoundError:
+        raise ModelFileError("no such file", path=path) from None
+    except (SafetensorError, json.JSONDecodeError, OSError) as problem:
+        raise ModelFileError(f"not a readable safetensors file ({problem})", path=path) from None
+
+
+def _check_tables(model: MarkovEntropy, path: str | os.PathLike[str]) -> None:
+    contexts = tables.context_offset(model.order + 1, model.alphabet.bits)
+    expected = {
+        "entropies": (model.entropy_table, np.float32, contexts),
+        "surprises": (model.surprise_table, np.uint16, contexts << model.alphabet.bits),
+    }
+    for name, (table, dtype, size) in expected.items():
+        if table.dtype != dtype or table.shape != (size,):
+            wanted = f"{np.dtype(dtype).name} ({size},)"
+            raise ModelFileError(f"{name}: expected {wanted}, got {table.dtype} {table.shape}", path=path)
+    if not np.isfinite(model.entropy_table).all() or (model.entropy_table < 0).any():
+        raise ModelFileError("entropies: holds values that are no entropy", path=path)

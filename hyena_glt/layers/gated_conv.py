@@ -1,0 +1,48 @@
+"""Short gated convolutions: the narrow layers that run once per byte."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hyena_glt.ops.short_conv import short_conv
+
+
+class GatedConv(nn.Module):
+    """x + W (conv(a) * silu(b)), with a and b linear in the normalised input; channels stay last throughout.
+
+    Args:
+        dim: Width.
+        num_taps: Bytes seen: the byte and those before it, or half on each side where not causal.
+        causal: Look back only.
+    """
+
+    def __init__(self, dim: int, num_taps: int, *, causal: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, bias=False)
+        self.project_in = nn.Linear(dim, 2 * dim, bias=False)
+        self.project_out = nn.Linear(dim, dim, bias=False)
+        self.taps = nn.Parameter(torch.randn(dim, num_taps) / num_taps**0.5)
+        self.lead = 0 if causal else num_taps // 2
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(batch, length, dim)` to the same; `mask` `(batch, length)` is False in padding."""
+        signal, gate = self.project_in(self.norm(x)).chunk(2, dim=-1)
+        signal = signal if mask is None else signal * mask.unsqueeze(-1)
+        mixed = short_conv(signal, self.taps.to(signal.dtype), lead=self.lead, dim=1)
+        return x + self.project_out(mixed * F.silu(gate))
+
+
+class GatedConvStack(nn.Module):
+    """Several gated convolutions."""
+
+    def __init__(self, dim: int, num_layers: int, num_taps: int, *, causal: bool = True) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(GatedConv(dim, num_taps, causal=causal) for _ in range(num_layers))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(batch, length, dim)` to the same; `mask` `(batch, length)` is False in padding."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x

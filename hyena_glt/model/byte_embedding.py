@@ -1,0 +1,64 @@
+"""Token ids -> vectors: one per token, plus one per n-gram that ends at it.
+
+The n-grams are looked up by hash, as in BLT (arXiv:2412.09871).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HASH_PRIME = 2**31 - 1
+HASH_FACTOR = 1_000_003
+
+
+def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """A hash of the last `n` tokens at each position, for each `n` of `sizes`.
+
+    Polynomial in the ids, modulo 2^31 - 1, so no product leaves 63 bits. Before the row's start there is
+    nothing: the hash is then of the fewer tokens there are.
+
+    Args:
+        ids: `(batch, length)` int64, at least -1.
+        sizes: Ascending n-gram lengths.
+
+    Returns:
+        One `(batch, length)` int64 tensor per size.
+    """
+    values = ids + 2
+    hashes, current = [], values
+    for size in range(2, max(sizes, default=1) + 1):
+        earlier = F.pad(current[:, :-1], (1, 0)) if current.shape[1] else current
+        current = (values + earlier * HASH_FACTOR) % HASH_PRIME
+        if size in sizes:
+            hashes.append(current)
+    return hashes
+
+
+class ByteEmbedding(nn.Module):
+    """The sum of a token's vector and its n-grams' vectors.
+
+    Args:
+        vocab_size: Token ids.
+        dim: Width.
+        ngram_sizes: Lengths of the n-grams, all of them ending at the token.
+        ngram_table_size: Rows of the table of each length; n-grams share rows by hash.
+    """
+
+    def __init__(self, vocab_size: int, dim: int, ngram_sizes: Sequence[int], ngram_table_size: int) -> None:
+        super().__init__()
+        self.vocab_size, self.table_size = vocab_size, ngram_table_size
+        self.ngram_sizes = sorted(set(ngram_sizes))
+        rows = vocab_size + len(self.ngram_sizes) * ngram_table_size
+        self.table = nn.Parameter(torch.randn(rows, dim) / dim**0.5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """`(batch, length, dim)` from `(batch, length)` int64; padding (-1) reads the row of token 0."""
+        bases = [self.vocab_size + index * self.table_size for index in range(len(self.ngram_sizes))]
+        hashes = zip(bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
+        rows = [ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)]
+        index = torch.stack(rows, dim=-1).flatten(0, 1)
+        return F.embedding_bag(index, self.table, mode="sum").view(*ids.shape, -1)

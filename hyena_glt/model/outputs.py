@@ -1,0 +1,57 @@
+"""What one forward gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from hyena_glt.positions.position_info import PositionInfo
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HyenaGLTOutput:
+    """States, predictions and positions of a batch. Padding holds zeros."""
+
+    last_hidden_state: Tensor  # (batch, num_patches, hidden), trunk states
+    byte_hidden_state: Tensor  # (batch, length, local)
+    logits: Tensor  # (batch, length, vocab); causal: row i predicts token i + 1; otherwise token i
+    positions: PositionInfo
+    loss: Tensor | None = None  # nats per predicted token
+    debug: dict[str, Any] = field(default_factory=dict)  # stage -> shape, mean_abs, finite; with debug_mode
+    with_position_info: bool = True
+
+    @property
+    def patch_lengths(self) -> Tensor:
+        """`(batch, num_patches)` int64, tokens per patch, right-padded with 0."""
+        return self.positions.patch_lengths
+
+    @property
+    def compression_ratio(self) -> float:
+        """Tokens divided by patches over the batch, padding left out; 0.0 for an empty batch."""
+        num_patches = int(self.positions.patch_mask.sum())
+        return int(self.patch_lengths.sum()) / num_patches if num_patches else 0.0
+
+    @property
+    def boundaries(self) -> list[Tensor]:
+        """Per row: `(num_patches,)` int64, global position of each patch's first token."""
+        first = self.positions.offsets == 0
+        rows = zip(self.positions.global_positions, first & self.positions.mask, strict=True)
+        return [positions[starts] for positions, starts in rows]
+
+    @property
+    def patch_info(self) -> dict[str, Any]:
+        """`patch_lengths` and `boundaries`, and unless switched off `global_positions`, `relative_positions`.
+
+        `boundaries` is one tensor for a batch of one sequence, else a list of them.
+        """
+        boundaries = self.boundaries
+        info = {
+            "patch_lengths": self.patch_lengths,
+            "boundaries": boundaries[0] if len(boundaries) == 1 else boundaries,
+        }
+        if self.with_position_info:
+            info["global_positions"] = self.positions.global_positions
+            info["relative_positions"] = self.positions.relative_positions
+        return info

@@ -1,0 +1,81 @@
+"""The Hyena trunk over patches: all the width and all the depth of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hyena_glt.config import FilterKind, HyenaGLTConfig
+from hyena_glt.layers.feed_forward import FeedForward
+from hyena_glt.layers.hyena_filter import ExplicitFilter, ExponentialFilter, ImplicitFilter, SummedFilter
+from hyena_glt.layers.hyena_operator import HyenaOperator
+
+
+class TrunkBlock(nn.Module):
+    """x + operator(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: HyenaGLTConfig, kind: FilterKind) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.operator_norm = nn.LayerNorm(hidden, bias=False)
+        self.operator = HyenaOperator(hidden, filter_maker(config, kind), causal=config.causal)
+        self.feed_forward_norm = nn.LayerNorm(hidden, bias=False)
+        self.feed_forward = FeedForward(hidden, config.feed_forward_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(batch, num_patches, hidden)` to the same; `mask` is False in padding."""
+        x = x + self.dropout(self.operator(self.operator_norm(x), mask))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class HyenaTrunk(nn.Module):
+    """Blocks whose filters follow `trunk_layout`, repeated in order, and a final norm.
+
+    In causal mode state `p` depends on patches up to `p` alone.
+    """
+
+    def __init__(self, config: HyenaGLTConfig) -> None:
+        super().__init__()
+        layout = config.trunk_layout
+        kinds = [layout[index % len(layout)] for index in range(config.num_layers)]
+        self.blocks = nn.ModuleList(TrunkBlock(config, kind) for kind in kinds)
+        self.norm = nn.LayerNorm(config.hidden_size, bias=False)
+        self.checkpointing = False
+        self._scale_residuals()
+
+    def _scale_residuals(self) -> None:
+        """Start every branch small enough that the sum over depth keeps its variance."""
+        factor = (2 * len(self.blocks)) ** -0.5
+        with torch.no_grad():
+            for name, weight in self.blocks.named_parameters():
+                if name.endswith("project_out.weight"):
+                    weight.mul_(factor)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(batch, num_patches, hidden)` to the same; `mask` `(batch, num_patches)` is False in padding."""
+        recompute = self.checkpointing and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
+        return self.norm(x)
+
+
+def filter_maker(config: HyenaGLTConfig, kind: FilterKind) -> Callable[[], nn.Module]:
+    """What builds the filter of one block."""
+    hidden = config.hidden_size
+    if kind == "short":
+        return partial(ExplicitFilter, hidden, config.short_filter_length)
+    if kind == "medium":
+        return partial(ExplicitFilter, hidden, config.medium_filter_length, decays=True)
+    implicit = partial(ImplicitFilter, hidden, config.filter_hidden_size)
+    exponential = partial(ExponentialFilter, hidden, config.filter_num_exponentials)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "implicit": implicit,
+        "exponential": exponential,
+        "both": lambda: SummedFilter(implicit(), exponential()),
+    }
+    return makers[config.long_filter]

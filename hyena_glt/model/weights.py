@@ -1,0 +1,162 @@
+"""A net in a folder: configuration, weights, patcher, and a manifest of their hashes that is written last."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hyena_glt.checks import build_config, parse_json
+from hyena_glt.config import HyenaGLTConfig
+from hyena_glt.errors import ConfigError, ModelFileError
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+
+if TYPE_CHECKING:
+    from hyena_glt.model.hyena_glt import HyenaGLT
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+PATCHER_FILE = "patcher.json"
+MANIFEST_FILE = "manifest.json"
+FORMAT = "hyena-glt"
+FORMAT_VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+
+def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
+    """Write a net; the manifest last, so that an interrupted save is recognised.
+
+    Raises:
+        ModelFileError: A weight is NaN or infinite.
+        SystemProblem: The folder cannot be written.
+    """
+    target = make_folder(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    check_finite(tensors, path=target / WEIGHTS_FILE)
+    (target / MANIFEST_FILE).unlink(missing_ok=True)
+    _write(target / CONFIG_FILE, net.config.to_json().encode())
+    _write(target / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    names = [CONFIG_FILE, WEIGHTS_FILE, *_save_patcher(net.external_patcher, target)]
+    files = {name: sha256_file(target / name) for name in names}
+    manifest = {"format": FORMAT, "version": FORMAT_VERSION, "files": files}
+    _write(target / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def load_net(
+    net_class: type[HyenaGLT], folder: str | os.PathLike[str], external_patcher: Any | None = None
+) -> HyenaGLT:
+    """Read a net that `save_net` wrote, in evaluation mode.
+
+    Args:
+        net_class: What to build.
+        folder: Where it lies; no network is used.
+        external_patcher: In place of the saved one.
+
+    Raises:
+        ModelFileError: A file is missing, damaged or of another version, or the weights do not fit the configuration.
+    """
+    source = Path(folder)
+    files = _check_manifest(source)
+    config_path, weights_path = source / CONFIG_FILE, source / WEIGHTS_FILE
+    try:
+        options = parse_json(config_path.read_bytes(), path=config_path)
+        config = build_config(HyenaGLTConfig, options)
+    except ConfigError as error:
+        raise ModelFileError(str(error), path=config_path) from None
+    if external_patcher is None and PATCHER_FILE in files:
+        external_patcher = _load_patcher(source)
+    net = net_class(config, external_patcher)
+    load_weights(net, weights_path)
+    return net.eval()
+
+
+def load_weights(net: torch.nn.Module, path: Path) -> None:
+    """Put the tensors of a safetensors file into a net, all of them and no others.
+
+    Raises:
+        ModelFileError: The file is damaged, a tensor is missing, unknown, of another shape, NaN or infinite.
+    """
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"not a safetensors file: {error}", path=path) from None
+    expected = net.state_dict()
+    _check_names(set(expected), set(tensors), path)
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(expected[name].shape)}, got {tuple(tensor.shape)}"
+            raise ModelFileError(f"tensor {name}: expected shape {shapes}", path=path)
+    check_finite(tensors, path=path)
+    net.load_state_dict(tensors)
+
+
+def check_finite(tensors: dict[str, Tensor], *, path: Path) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ModelFileError: Names the first tensor that holds one.
+    """
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelFileError(f"tensor {name}: expected finite weights, got NaN or infinity", path=path)
+
+
+def _check_names(expected: set[str], found: set[str], path: Path) -> None:
+    for kind, names in (("missing", expected - found), ("unexpected", found - expected)):
+        if names:
+            raise ModelFileError(f"{len(names)} {kind} tensors, such as {min(names)}", path=path)
+
+
+def _check_manifest(source: Path) -> dict[str, str]:
+    path = source / MANIFEST_FILE
+    if not path.is_file():
+        raise ModelFileError("no manifest.json: not a saved net, or its saving was interrupted", path=source)
+    manifest = parse_json(path.read_bytes(), path=path)
+    if manifest.get("format") != FORMAT or manifest.get("version") != FORMAT_VERSION:
+        found = f"{manifest.get('format')!r} {manifest.get('version')!r}"
+        raise ModelFileError(f"expected format {FORMAT!r} {FORMAT_VERSION}, got {found}", path=path)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not {CONFIG_FILE, WEIGHTS_FILE} <= set(files):
+        raise ModelFileError(f"files: expected hashes of {CONFIG_FILE} and {WEIGHTS_FILE}", path=path)
+    for name in files:
+        _check_hash(source, name, files[name])
+    return files
+
+
+def _check_hash(source: Path, name: str, digest: object) -> None:
+    path = source / name
+    if Path(name).name != name:
+        raise ModelFileError(f"files: expected plain file names, got {name!r}", path=source / MANIFEST_FILE)
+    if not path.is_file():
+        raise ModelFileError("missing, though the manifest names it", path=path)
+    if sha256_file(path) != digest:
+        raise ModelFileError("its sha256 differs from the manifest's; the file is damaged or was edited", path=path)
+
+
+def _save_patcher(patcher: Any | None, target: Path) -> list[str]:
+    if patcher is None:
+        return []
+    if not hasattr(patcher, "save"):
+        logger.warning("patcher of type %s has no save(); the net is saved without it", type(patcher).__name__)
+        return []
+    patcher.save(target)
+    return [PATCHER_FILE] if (target / PATCHER_FILE).is_file() else []
+
+
+def _load_patcher(source: Path) -> Any:
+    from hyena_glt.patching import Patcher
+
+    return Patcher.load(source)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_write(path, overwrite=True) as handle:
+        handle.write(data)

@@ -1,0 +1,26 @@
+"""Tensor arithmetic without parameters: convolutions along a sequence, reductions over patches."""
+
+from __future__ import annotations
+
+from hyena_glt._lazy import lazy_exports
+
+_MODULES = {
+    "causal_conv": ".fftconv",
+    "two_sided_conv": ".fftconv",
+    "short_conv": ".short_conv",
+    "segment_max": ".segments",
+    "segment_mean": ".segments",
+    "segment_softmax": ".segments",
+    "segment_sum": ".segments",
+}
+
+__all__ = [
+    "causal_conv",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
+    "short_conv",
+    "two_sided_conv",
+]
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -1,0 +1,55 @@
+"""Reductions over patches of unequal length: sum, mean, maximum, softmax; vectorised, any device.
+
+A segment id equal to `num_segments` marks padding: such rows contribute exactly nothing.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def segment_sum(values: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
+    """Sum the rows of each segment.
+
+    Args:
+        values: `(tokens, ...)`.
+        segment_ids: `(tokens,)` int64 in [0, num_segments]; `num_segments` is padding.
+        num_segments: Rows of the result.
+
+    Returns:
+        `(num_segments, ...)`; 0 where a segment has no rows.
+    """
+    total = values.new_zeros(num_segments + 1, *values.shape[1:])
+    return total.index_add(0, segment_ids, values)[:num_segments]
+
+
+def segment_mean(values: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
+    """Mean of the rows of each segment; shapes as `segment_sum`."""
+    counts = segment_sum(values.new_ones(len(values)), segment_ids, num_segments).clamp_min(1)
+    shape = (num_segments, *[1] * (values.ndim - 1))
+    return segment_sum(values, segment_ids, num_segments) / counts.view(shape)
+
+
+def segment_max(values: Tensor, segment_ids: Tensor, num_segments: int, empty: float = 0.0) -> Tensor:
+    """Maximum of the rows of each segment, `empty` where there are none; shapes as `segment_sum`."""
+    index = segment_ids.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
+    largest = values.new_full((num_segments + 1, *values.shape[1:]), empty)
+    return largest.scatter_reduce(0, index, values, "amax", include_self=False)[:num_segments]
+
+
+def segment_softmax(scores: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
+    """Softmax of the scores among the rows of each segment.
+
+    Args:
+        scores: `(tokens, heads)`.
+        segment_ids: `(tokens,)` int64 in [0, num_segments]; `num_segments` is padding.
+        num_segments: Number of segments.
+
+    Returns:
+        `(tokens, heads)`; sums to 1 over a segment, 0 in padding.
+    """
+    largest = segment_max(scores.detach(), segment_ids, num_segments + 1)
+    weights = (scores - largest[segment_ids]).exp()
+    weights = weights * (segment_ids < num_segments).unsqueeze(-1)
+    total = segment_sum(weights, segment_ids, num_segments + 1)
+    return weights / total[segment_ids].clamp_min(1e-30)

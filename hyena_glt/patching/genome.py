@@ -1,0 +1,233 @@
+"""A genome through the patcher block by block: sequence blocks in, completed patches out, in bounded memory.
+
+    survey_genome: blocks -> contig lengths, a fitted model, a sample to calibrate on
+    patch_blocks:  blocks -> scores -> Scanner -> patches with their mean surprise
+
+A contig may be longer than memory: nothing here grows with it. The result equals `Patcher.patch` of the whole
+sequence with the same model and rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numba import njit
+
+from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter, Scores
+from hyena_glt.patching.scan import Scanner, ScanRule
+from hyena_glt.sequences.alphabets import Alphabet
+from hyena_glt.sequences.records import Block
+
+SAMPLE_SYMBOLS = 1 << 24  # symbols kept for calibration, at most
+PIECE_SYMBOLS = 1 << 16  # of this size are the pieces that a larger genome is sampled in
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBlock:
+    """One sequence block and what the model says of it."""
+
+    block: Block
+    scores: Scores  # of the block's symbols
+    ambiguous: np.ndarray  # (length,) bool
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedBlock(ScoredBlock):
+    """One sequence block, scored, and the patches completed by it."""
+
+    patch_start: int  # 0-based start on the contig of the first completed patch
+    lengths: np.ndarray  # (patches,) int64
+    mean_surprises: np.ndarray  # (patches,) float64 nats per base
+
+
+@dataclass(slots=True)
+class GenomeSurvey:
+    """What one pass over the input has shown."""
+
+    contig_lengths: dict[str, int] = field(default_factory=dict)  # name -> end of its last base read
+    symbols: int = 0  # letters and ambiguity symbols
+    sample: list[np.ndarray] = field(default_factory=list)  # stretches of codes, (length,) uint8 each
+    model: MarkovEntropy | None = None
+
+    def sample_scores(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Entropies and forced starts of the sample, each stretch scored by itself."""
+        assert self.model is not None
+        scored = [self.model.stream().feed(codes) for codes in self.sample]
+        return [s.entropies for s in scored], [s.forced_starts for s in scored]
+
+
+def survey_genome(
+    blocks: Iterable[Block],
+    alphabet: Alphabet,
+    *,
+    model: MarkovEntropy | None = None,
+    order: int | None = None,
+    progress: Callable[[int], None] = lambda symbols: None,
+) -> GenomeSurvey:
+    """Read a genome once: measure it, keep a sample, and fit a model unless one is given.
+
+    Args:
+        blocks: Blocks of validated records.
+        alphabet: Their alphabet.
+        model: A fitted model to use; None fits one on everything read.
+        order: Context length of the fitted model; None chooses it.
+        progress: Called with the number of symbols of each block.
+
+    Raises:
+        DataError: A model had to be fitted and the input holds no letter.
+    """
+    survey = GenomeSurvey()
+    sampler = Sampler()
+    fitter = MarkovFitter(alphabet.name, order) if model is None else None
+    for block in blocks:
+        codes = alphabet.encode(block.sequence)
+        survey.symbols += codes.size
+        survey.contig_lengths[block.name] = block.start + codes.size
+        sampler.add(codes, block.last)
+        if fitter is not None:
+            fitter.feed(codes)
+            if block.last:
+                fitter.end_sequence()
+        progress(codes.size)
+    survey.sample = sampler.stretches()
+    survey.model = model if fitter is None else fitter.finish()
+    return survey
+
+
+class Sampler:
+    """Keeps evenly spaced pieces of a stream of codes: everything of a small genome, a bounded part of a large one."""
+
+    def __init__(self, limit: int = SAMPLE_SYMBOLS, piece: int = PIECE_SYMBOLS) -> None:
+        self._limit, self._piece = limit, piece
+        self._every = 1  # of so many pieces one is kept
+        self._next_piece = 0
+        self._pieces: list[tuple[int, int, np.ndarray]] = []  # (piece number, contig number, codes)
+        self._contig = 0
+        self._kept = 0
+
+    def add(self, codes: np.ndarray, last: bool) -> None:
+        """Take the next block of the current sequence; `last` ends the sequence."""
+        for start in range(0, codes.size, self._piece):
+            if self._next_piece % self._every == 0:
+                piece = codes[start : start + self._piece].copy()
+                self._pieces.append((self._next_piece, self._contig, piece))
+                self._kept += piece.size
+                self._thin()
+            self._next_piece += 1
+        self._contig += last
+
+    def stretches(self) -> list[np.ndarray]:
+        """The pieces kept, neighbours of one sequence joined."""
+        joined: list[list[np.ndarray]] = []
+        previous = (-2, -1)
+        for number, contig, codes in self._pieces:
+            if (number - 1, contig) == previous:
+                joined[-1].append(codes)
+            else:
+                joined.append([codes])
+            previous = (number, contig)
+        return [np.concatenate(pieces) for pieces in joined]
+
+    def _thin(self) -> None:
+        while self._kept > self._limit:
+            self._every *= 2
+            self._pieces = [piece for piece in self._pieces if piece[0] % self._every == 0]
+            self._kept = sum(codes.size for _, _, codes in self._pieces)
+
+
+def score_blocks(
+    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy
+) -> Iterator[ScoredBlock]:
+    """Score every contig of a stream of blocks; one `ScoredBlock` per block."""
+    stream = model.stream()
+    for block in blocks:
+        codes = alphabet.encode(block.sequence)
+        yield ScoredBlock(block, stream.feed(codes), codes >= alphabet.size)
+        if block.last:
+            stream = model.stream()
+
+
+def patch_blocks(
+    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, rule: ScanRule
+) -> Iterator[PatchedBlock]:
+    """Patch every contig of a stream of blocks.
+
+    Args:
+        blocks: Blocks of validated records; a contig ends with its block marked `last`.
+        alphabet: Their alphabet.
+        model: Scores the symbols; in modes without entropies only the mean surprises come from it.
+        rule: Where patches start; runs of ambiguity symbols are patches of their own under every rule.
+
+    Yields:
+        One `PatchedBlock` per block; the lengths of a contig's blocks sum to the contig's length.
+    """
+    contig: _Contig | None = None
+    for scored in score_blocks(blocks, alphabet, model):
+        contig = contig or _Contig(scored.block.start, rule)
+        yield contig.feed(scored)
+        if scored.block.last:
+            contig = None
+
+
+class _Contig:
+    """The state carried between the blocks of one contig."""
+
+    def __init__(self, start: int, rule: ScanRule) -> None:
+        self._position = start
+        self._scanner = Scanner(rule)
+        self._space = SpaceStarts() if rule.mode == "mask" else None
+        self._open = np.zeros(2)  # sum and number of the surprises of the open patch
+
+    def feed(self, scored: ScoredBlock) -> PatchedBlock:
+        block, scores = scored.block, scored.scores
+        decisive = scores.entropies if self._space is None else self._space.feed(block.sequence)
+        lengths = self._scanner.feed(decisive, scores.forced_starts)
+        if block.last:
+            lengths = np.concatenate([lengths, self._scanner.finish()])
+        means = np.empty(lengths.size)
+        _patch_means(scores.surprises, lengths, self._open, means)
+        start = self._position
+        self._position += int(lengths.sum())
+        return PatchedBlock(block, scores, scored.ambiguous, start, lengths, means)
+
+
+class SpaceStarts:
+    """Starts of space mode for one sequence that arrives in blocks: after each byte that ends a patch."""
+
+    def __init__(self) -> None:
+        from hyena_glt.patching.space_starts import patch_end_bytes
+
+        self._ends = patch_end_bytes()  # (256,) bool
+        self._before = np.zeros(2, dtype=np.uint8)  # the last two bytes seen
+        self._seen = 0
+
+    def feed(self, sequence: bytes) -> np.ndarray:
+        """`(length,)` bool, True where a patch starts."""
+        text = np.frombuffer(sequence, dtype=np.uint8)
+        known = np.concatenate([self._before, text])
+        ends = self._ends[known]
+        starts = ends[1:-1] & ~ends[:-2]
+        starts[: max(0, 2 - self._seen)] = True
+        self._before, self._seen = known[-2:], self._seen + text.size
+        return starts
+
+
+@njit(cache=True, nogil=True)
+def _patch_means(surprises, lengths, open_patch, means):
+    """Mean surprise of each completed patch; what belongs to the open one is kept in `open_patch`."""
+    at = 0
+    total, count = open_patch[0], open_patch[1]
+    for i in range(lengths.size):
+        while count < lengths[i]:
+            total += surprises[at]
+            at += 1
+            count += 1.0
+        means[i] = total / count
+        total, count = 0.0, 0.0
+    while at < surprises.size:
+        total += surprises[at]
+        at += 1
+        count += 1.0
+    open_patch[0], open_patch[1] = total, count

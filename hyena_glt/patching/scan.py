@@ -1,0 +1,309 @@
+"""Scores -> patch lengths in one pass over the tokens, in pieces of any size: the sequential definition.
+
+`Scanner` carries what a boundary depends on (the open patch, the last score, the phase of the stride), so chunks give
+exactly what the whole sequence gives. Score `i` decides whether token `i + 1` starts a patch. numpy and numba only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyena_glt.errors import ConfigError, PatchingError
+from hyena_glt.patching import scan_kernels as kernels
+
+ScanMode = Literal["threshold", "monotone", "dual", "static", "byte", "mask"]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Lengths = NDArray[np.int64]
+NO_BOOLS: Bools = np.zeros(0, np.bool_)
+
+
+class ScoreRule(NamedTuple):
+    """An entropy rule as the compiled loops take it."""
+
+    threshold: np.float32
+    rise: np.float32
+    by_rise: bool
+    always: int  # decisions at the start of a sequence that are True whatever the scores
+    never: int  # decision that is False whatever the scores; -1 for none
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRule:
+    """Where patches start, and how short or long they may be.
+
+    Args:
+        mode: "threshold" (score > threshold), "monotone" (rise > threshold), "dual" (score > threshold and rise >
+            threshold_add), "static" (every `patch_size` tokens), "byte" (every token) or "mask" (starts are given).
+        threshold: Nats.
+        threshold_add: Nats; dual only.
+        patch_size: Tokens, >= 1, may be fractional; static only.
+        min_patch_length: Tokens; a start is ignored while the open patch is shorter.
+        max_patch_length: Tokens; a longer patch is cut.
+
+    Raises:
+        ConfigError: Unknown mode, a number that the mode needs is missing, a length below 1, or a minimum above the cap.
+    """
+
+    mode: ScanMode
+    threshold: float | None = None
+    threshold_add: float | None = None
+    patch_size: float | None = None
+    min_patch_length: int | None = None
+    max_patch_length: int | None = None
+
+    def __post_init__(self) -> None:
+        needs = {"threshold": ("threshold",), "monotone": ("threshold",), "static": ("patch_size",)}
+        needs |= {"dual": ("threshold", "threshold_add"), "byte": (), "mask": ()}
+        if self.mode not in needs:
+            raise ConfigError(f"mode: expected one of {', '.join(needs)}, got {self.mode!r}")
+        for name in needs[self.mode]:
+            value = getattr(self, name)
+            if value is None or not math.isfinite(value):
+                raise ConfigError(f"{name}: expected a finite number in mode {self.mode}, got {value}")
+        for name in ("patch_size", "min_patch_length", "max_patch_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: expected at least 1 token, got {value}")
+        if self.shortest > self.cap:
+            raise ConfigError(
+                f"min_patch_length: expected at most max_patch_length {self.cap}, got {self.shortest}"
+            )
+
+    @property
+    def shortest(self) -> int:
+        """Tokens that a patch must have before a start is heeded."""
+        return self.min_patch_length or 1
+
+    @property
+    def cap(self) -> int:
+        """Tokens at which a patch is cut."""
+        return self.max_patch_length or kernels.NO_CAP
+
+    @property
+    def score_rule(self) -> ScoreRule:
+        """The rule of the modes threshold, monotone and dual."""
+        threshold, rise = np.float32(self.threshold), np.float32(self.threshold_add or 0.0)
+        if self.mode == "threshold":
+            return ScoreRule(threshold, rise, by_rise=False, always=1, never=-1)
+        if self.mode == "monotone":
+            return ScoreRule(np.float32(-np.inf), threshold, by_rise=True, always=2, never=-1)
+        return ScoreRule(threshold, rise, by_rise=True, always=2, never=2)
+
+
+class Scanner:
+    """Cuts one sequence into patches as its scores arrive.
+
+    Args:
+        rule: Where patches start.
+
+    Example:
+        >>> scanner = Scanner(ScanRule("threshold", threshold=1.0))
+        >>> scanner.feed(np.array([0, 0, 2, 0], np.float32)).tolist(), scanner.finish().tolist()
+        ([1, 2], [1])
+    """
+
+    def __init__(self, rule: ScanRule) -> None:
+        self.rule = rule
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seen = 0  # tokens fed
+        self._last_start = 0  # first token of the open patch
+        self._origin = 0  # token at which the stride began
+        self._previous = np.float32(0)  # score of token seen - 1
+
+    def feed(self, scores: NDArray[Any], forced: Bools | None = None) -> Lengths:
+        """Take the scores of the next tokens.
+
+        Args:
+            scores: `(n,)` float32 nats, entry `i` of the prediction made after token `i`; in mode mask `(n,)` bool,
+                entry `i` about token `i` itself; static and byte only count its entries.
+            forced: `(n,)` bool, True at tokens that start a patch whatever the rule and the minimum say.
+
+        Returns:
+            `(num_patches,)` int64: the patches completed by these tokens. A patch is complete once the token after
+            its last one is known to start a patch.
+
+        Raises:
+            PatchingError: Not one dimension, NaN, or a forced mask of another shape.
+        """
+        _check_chunk(scores, forced)
+        if not scores.size:
+            return np.zeros(0, np.int64)
+        if forced is not None and not forced.any():
+            forced = None
+        if self.rule.mode == "mask":
+            return self._close(np.ascontiguousarray(scores, np.bool_), forced, shift=0)
+        opening = self._force_first(forced)
+        ahead = None if forced is None else np.append(forced[1:], False)
+        closed = self._close(self._decide(scores, ahead), ahead, shift=1)
+        return np.concatenate([opening, closed]) if opening.size else closed
+
+    def finish(self, next_token: bool = False) -> Lengths:
+        """End the sequence; the next `feed` begins another one.
+
+        Args:
+            next_token: Count the token after the last one as well (not in mode mask: feed its start instead).
+
+        Returns:
+            `(0,)` or `(1,)` int64: the patch that was open.
+        """
+        length = self._seen + next_token - self._last_start
+        self._begin()
+        return np.full(1 if length else 0, length, np.int64)
+
+    def _decide(self, scores: Floats, forced: Bools | None) -> Bools:
+        """Whether each token after one of these starts a patch, `(n,)` bool."""
+        starts = np.ones(scores.size, np.bool_)
+        if self.rule.mode == "static":
+            edges = NO_BOOLS if forced is None else forced
+            size = float(self.rule.patch_size or 1)
+            self._origin = kernels.mark_stride(starts, edges, self._seen + 1, self._origin, size)
+        elif self.rule.mode != "byte":
+            scores = np.ascontiguousarray(scores, np.float32)
+            if kernels.mark_scores(scores, self._seen, self._previous, *self.rule.score_rule, starts):
+                place = self._seen + int(np.isnan(scores).argmax())
+                raise PatchingError(f"scores: expected numbers, got NaN at token {place}")
+            self._previous = scores[-1]
+        return starts
+
+    def _force_first(self, forced: Bools | None) -> Lengths:
+        """A forced start at the first token of a chunk, whose own decision fell in the chunk before."""
+        if forced is None or not forced[0]:
+            return np.zeros(0, np.int64)
+        length = self._seen - self._last_start
+        self._last_start = self._origin = self._seen
+        return np.full(1 if length else 0, length, np.int64)
+
+    def _close(self, starts: Bools, forced: Bools | None, shift: int) -> Lengths:
+        first, shortest, cap = self._seen + shift, self.rule.shortest, self.rule.cap
+        room = int(np.count_nonzero(starts)) + (first + starts.size - self._last_start) // cap
+        if forced is None:
+            lengths = np.empty(room, np.int64)
+            closed = kernels.close_patches(starts, first, self._last_start, shortest, cap, lengths)
+        else:
+            edges = np.ascontiguousarray(forced)
+            lengths = np.empty(room + int(np.count_nonzero(edges)), np.int64)
+            closed = kernels.close_forced_patches(
+                starts, edges, first, self._last_start, shortest, cap, lengths, NO_BOOLS
+            )
+        count, self._last_start = closed
+        self._seen += starts.size
+        return lengths[:count]
+
+
+def count_patches(scores: Floats, forced: Bools | None, rule: ScanRule) -> int:
+    """Number of patches of one sequence under an entropy rule, without keeping their lengths.
+
+    Args:
+        scores: `(length,)` float32 nats.
+        forced: `(length,)` bool or None.
+        rule: Mode threshold, monotone or dual.
+    """
+    return ScoreRows([scores], None if forced is None else [forced]).count_patches(rule)
+
+
+class ScoreRows:
+    """Scores of many sequences, one after the other in one array, to be counted under many rules.
+
+    Args:
+        scores: `(length,)` float32 arrays, without NaN.
+        forced: As many `(length,)` bool arrays, or None.
+
+    Raises:
+        PatchingError: Another shape, NaN, or forced starts that do not fit the scores.
+    """
+
+    def __init__(self, scores: Sequence[Floats], forced: Sequence[Bools] | None = None) -> None:
+        self.lengths = np.array([_row_size(row) for row in scores], np.int64)
+        self.ends = self.lengths.cumsum()
+        self.scores = _joined(scores, np.float32)
+        self.forced = NO_BOOLS if forced is None else _joined(forced, np.bool_)
+        if self.forced.size not in (0, self.scores.size):
+            raise PatchingError(
+                f"forced: expected {self.scores.size} entries as in scores, got {self.forced.size}"
+            )
+        if self.scores.size and np.isnan(self.scores.max()):
+            raise PatchingError("scores: expected numbers, got NaN; check the entropy source")
+        if not self.forced.any():
+            self.forced = NO_BOOLS
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences."""
+        return self.scores.size
+
+    def count_patches(self, rule: ScanRule) -> int:
+        """Patches of all sequences under an entropy rule."""
+        return int(
+            kernels.count_rows(
+                self.scores, self.forced, self.ends, *rule.score_rule, rule.shortest, rule.cap
+            )
+        )
+
+
+class RowPatches(NamedTuple):
+    """Patches of many rows, one row after the other."""
+
+    lengths: Lengths  # (patches of all rows,) int64
+    counts: Lengths  # (batch,) int64, patches of each row
+
+
+def close_rows(
+    starts: Bools, row_lengths: Lengths, num_next: int, rule: ScanRule, forced: Bools, known: Bools
+) -> RowPatches:
+    """Patch lengths of padded rows, with the minimum, the cap and forced starts in force.
+
+    Args:
+        starts: `(batch, at least length + num_next)` bool, whatever stands past a row's end.
+        row_lengths: `(batch,)` int64.
+        num_next: 1 where rows are one token longer than `row_lengths` says, else 0.
+        rule: Its minimum and cap.
+        forced: `(batch, at least length + num_next)` bool, or no columns.
+        known: `(batch, length)` bool, set to False where only `forced` starts a patch; or no columns.
+    """
+    cap = rule.cap
+    room = int(np.count_nonzero(starts)) + int(np.count_nonzero(forced)) + 2 * row_lengths.size
+    room += int(((row_lengths + num_next) // cap).sum())
+    lengths = np.empty(room, np.int64)
+    counts = np.empty(row_lengths.size, np.int64)
+    total = kernels.close_rows(
+        starts, forced, row_lengths, num_next, rule.shortest, cap, lengths, counts, known
+    )
+    return RowPatches(lengths[:total], counts)
+
+
+def pad_rows(patches: RowPatches) -> Lengths:
+    """`(batch, num_patches)` int64, right-padded with 0."""
+    if patches.counts.size == 1:
+        return patches.lengths[None]
+    padded = np.empty((patches.counts.size, int(patches.counts.max(initial=0))), np.int64)
+    kernels.pad_rows(patches.lengths, patches.counts, padded)
+    return padded
+
+
+def _row_size(row: Any) -> int:
+    if not isinstance(row, np.ndarray) or row.ndim != 1:
+        got = row.shape if isinstance(row, np.ndarray) else type(row).__name__
+        raise PatchingError(f"scores: expected one-dimensional arrays, got {got}")
+    return row.size
+
+
+def _joined(rows: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+    if len(rows) == 1:
+        return np.ascontiguousarray(rows[0], kind)
+    return np.concatenate([np.zeros(0, kind), *rows]).astype(kind, copy=False)
+
+
+def _check_chunk(scores: NDArray[Any], forced: Bools | None) -> None:
+    if scores.ndim != 1:
+        raise PatchingError(f"scores: expected (n,), got shape {scores.shape}")
+    if forced is not None and (forced.shape != scores.shape or forced.dtype != np.bool_):
+        raise PatchingError(f"forced: expected bool {scores.shape}, got {forced.dtype} {forced.shape}")

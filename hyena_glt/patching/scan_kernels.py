@@ -1,0 +1,362 @@
+"""Compiled loops between scores and patch lengths: one token or one start at a time, in order, on the CPU.
+
+`scan.py` drives them. The vectorised torch functions (`entropy_starts.py`, `space_starts.py`, `patch_lengths.py`)
+are the definitions; the tests compare the two. A *decision* is about the token after a score: decision `i` says
+whether token `i + 1` starts a patch. Token 0 always does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+NO_CAP = 1 << 60  # tokens; longer than any patch
+WORD = 64
+COUNT_BLOCK = 1 << 15  # tokens per step when only counting: mask and lengths stay in the cache
+
+
+@intrinsic
+def trailing_zeros(typing_context, word):  # type: ignore[no-untyped-def]
+    """Zeros below the lowest set bit of a uint64 that is not 0."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@njit(cache=True, nogil=True)
+def mark_above(scores, threshold, starts):
+    """`starts[i] = scores[i] > threshold`; True when a score is NaN."""
+    has_nan = False
+    for i in range(scores.size):
+        score = scores[i]
+        starts[i] = score > threshold
+        has_nan |= score != score
+    return has_nan
+
+
+@njit(cache=True, nogil=True)
+def mark_rises(scores, previous, threshold, rise, starts):
+    """`starts[i] = scores[i] - scores[i - 1] > rise and scores[i] > threshold`; True when a score is NaN."""
+    first = scores[0]
+    starts[0] = (first - previous > rise) & (first > threshold)
+    has_nan = first != first
+    for i in range(1, scores.size):
+        score = scores[i]
+        starts[i] = (score - scores[i - 1] > rise) & (score > threshold)
+        has_nan |= score != score
+    return has_nan
+
+
+@njit(cache=True, nogil=True)
+def pack_words(mask):
+    """The mask as bits, 64 entries to a uint64, the first one lowest."""
+    whole = mask.size // WORD
+    words = np.zeros(whole + 1, np.uint64)
+    for w in range(whole):
+        part = mask[w * WORD : (w + 1) * WORD]
+        word = np.uint64(0)
+        for i in range(WORD):
+            word |= np.uint64(part[i]) << np.uint64(i)
+        words[w] = word
+    for i in range(whole * WORD, mask.size):
+        words[whole] |= np.uint64(mask[i]) << np.uint64(i - whole * WORD)
+    return words
+
+
+@njit(cache=True, nogil=True)
+def next_set(words, position, size):
+    """First set bit at or after `position`; `size` when there is none."""
+    index = position // WORD
+    if index >= words.size:
+        return size
+    word = (words[index] >> np.uint64(position % WORD)) << np.uint64(position % WORD)
+    while not word:
+        index += 1
+        if index >= words.size:
+            return size
+        word = words[index]
+    return index * WORD + np.int64(trailing_zeros(word))
+
+
+@njit(cache=True, nogil=True)
+def mark_grid(starts, first_token, origin, size):
+    """Mark the tokens `origin + floor(k * size)` among `first_token ...`; `origin <= first_token`."""
+    k = np.int64((first_token - origin) / size)
+    index = origin + np.int64(np.floor(k * size)) - first_token
+    while index < starts.size:
+        if index >= 0:
+            starts[index] = True
+        k += 1
+        index = origin + np.int64(np.floor(k * size)) - first_token
+
+
+@njit(cache=True, nogil=True)
+def mark_stride(starts, forced, first_token, origin, size):
+    """Mark the tokens `origin + floor(k * size)`; a forced start becomes the new origin, which is returned.
+
+    `starts[i]` and `forced[i]` are about token `first_token + i`; `forced` may be empty.
+    """
+    starts[:] = False
+    edges = pack_words(forced)
+    position = 0
+    while position < starts.size:
+        edge = next_set(edges, position, starts.size)
+        mark_grid(starts[position : edge + 1], first_token + position, origin, size)
+        if edge < starts.size:
+            origin = first_token + edge
+        position = edge + 1
+    return origin
+
+
+@njit(cache=True, nogil=True)
+def mark_scores(scores, seen, previous, threshold, rise, by_rise, always, never, starts):
+    """Decisions of an entropy rule about the tokens `seen + 1 ... seen + scores.size`.
+
+    Args:
+        scores: `(n,)` float32, n >= 1; the scores of the tokens `seen ... seen + n - 1`.
+        seen: Tokens of the sequence before these.
+        previous: Score of token `seen - 1`; any number when `seen` is 0.
+        threshold, rise: float32.
+        by_rise: Compare the rise of the score as well.
+        always: Number of decisions at the start of the sequence that are True whatever the scores.
+        never: Decision that is False whatever the scores; -1 for none.
+        starts: `(n,)` bool, written.
+
+    Returns:
+        True when a score is NaN.
+    """
+    if by_rise:
+        has_nan = mark_rises(scores, previous, threshold, rise, starts)
+    else:
+        has_nan = mark_above(scores, threshold, starts)
+    for i in range(seen, min(always, seen + starts.size)):
+        starts[i - seen] = True
+    if seen <= never < seen + starts.size:
+        starts[never - seen] = False
+    return has_nan
+
+
+@njit(cache=True, nogil=True)
+def mark_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, always, never, starts):
+    """`starts[row, token]` of an entropy rule; rows are padded, entries past a row's end are left alone.
+
+    Returns:
+        First row with a NaN, or -1.
+    """
+    nan_row = -1
+    for row in range(scores.shape[0]):
+        length = row_lengths[row]
+        num_starts = length + num_next
+        if num_starts > 0:
+            starts[row, 0] = True
+        if num_starts > 1:
+            used = scores[row, : num_starts - 1]
+            decisions = starts[row, 1:num_starts]
+            bad = mark_scores(used, 0, used[0], threshold, rise, by_rise, always, never, decisions)
+            bad |= np.isnan(scores[row, length - 1])
+            if bad and nan_row < 0:
+                nan_row = row
+        elif length == 1 and np.isnan(scores[row, 0]) and nan_row < 0:
+            nan_row = row
+    return nan_row
+
+
+@njit(cache=True, nogil=True)
+def mark_top_rows(scores, row_lengths, num_next, budgets, cuts, starts):
+    """Starts after the `budgets[row]` highest scores beyond the first; equal scores: the earlier token first."""
+    for row in range(scores.shape[0]):
+        length = row_lengths[row]
+        cut = cuts[row]
+        above = 0
+        for i in range(1, length):
+            above += scores[row, i] > cut
+        ties = budgets[row] - above
+        starts[row, : min(2, length + num_next)] = True
+        for i in range(1, length):
+            score = scores[row, i]
+            is_tie = (score == cut) & (ties > 0)
+            ties -= is_tie
+            if i + 1 < length + num_next:
+                starts[row, i + 1] = (score > cut) | is_tie
+
+
+@njit(cache=True, nogil=True)
+def look_up(tokens, classes, kinds):
+    """`kinds[i]` is the class of `tokens[i]`; tokens past the table have the class of its last entry."""
+    last = classes.size - 1
+    for i in range(tokens.size):
+        kinds[i] = classes[min(np.int64(tokens[i]), last)]
+
+
+@njit(cache=True, nogil=True)
+def mark_class_rows(tokens, row_lengths, num_next, classes, always, starts):
+    """Starts after tokens by the class of the token: 1 ends a patch at the first of a run, 2 ends it always.
+
+    Args:
+        tokens: `(batch, length)` integers >= 0 within each row.
+        classes: `(260,)` uint8 by token.
+        always: Tokens at the start of a row that start a patch whatever the classes.
+    """
+    kinds = np.empty(tokens.shape[1] + 1, np.uint8)
+    for row in range(tokens.shape[0]):
+        num_starts = row_lengths[row] + num_next
+        decided = max(num_starts - 1, 0)
+        look_up(tokens[row, :decided], classes, kinds[1:])
+        kinds[0] = 0
+        marks = starts[row, 1:num_starts]
+        for i in range(decided):
+            marks[i] = (kinds[i + 1] == 2) | ((kinds[i + 1] == 1) & (kinds[i] != 1))
+        starts[row, : min(always, num_starts)] = True
+
+
+@njit(cache=True, nogil=True)
+def mark_stride_rows(row_lengths, num_next, size, starts):
+    """Starts of static mode, each row from its own token 0."""
+    nothing = np.zeros(0, np.bool_)
+    for row in range(starts.shape[0]):
+        mark_stride(starts[row, : row_lengths[row] + num_next], nothing, 0, 0, size)
+
+
+@njit(cache=True, nogil=True)
+def cut_open_patch(last_start, token, cap, lengths, count):
+    """Cut the open patch wherever it reaches the cap at or before `token`."""
+    while token - last_start >= cap:
+        lengths[count] = cap
+        count += 1
+        last_start += cap
+    return count, last_start
+
+
+@njit(cache=True, nogil=True)
+def close_patches(starts, first_token, last_start, shortest, cap, lengths):
+    """Write the lengths of the patches that end before the tokens `first_token ...`.
+
+    A start is ignored while the open patch is shorter than `shortest`; a patch that reaches `cap` is cut.
+
+    Args:
+        starts: `(n,)` bool about the tokens `first_token ... first_token + n - 1`.
+        last_start: Token at which the open patch started.
+        shortest, cap: Tokens, `1 <= shortest <= cap`; `NO_CAP` for none.
+        lengths: int64 buffer with room for the patches.
+
+    Returns:
+        `(count, last_start)`: lengths written, and the start of the patch that is open now.
+    """
+    count = 0
+    words = pack_words(starts)
+    for w in range(words.size):
+        word = words[w]
+        while word:
+            token = first_token + w * WORD + np.int64(trailing_zeros(word))
+            word &= word - np.uint64(1)
+            while token - last_start > cap:
+                lengths[count] = cap
+                count += 1
+                last_start += cap
+            if token - last_start < shortest:
+                continue
+            lengths[count] = token - last_start
+            count += 1
+            last_start = token
+    return cut_open_patch(last_start, first_token + starts.size - 1, cap, lengths, count)
+
+
+@njit(cache=True, nogil=True)
+def close_forced_patches(starts, forced, first_token, last_start, shortest, cap, lengths, known):
+    """As `close_patches`, with starts that win over `shortest`.
+
+    `known[i]` becomes False where only `forced[i]` makes token `first_token + i` a start; `known` may be empty.
+    """
+    count = 0
+    position = 0
+    edges = pack_words(forced)
+    while position < starts.size:
+        edge = next_set(edges, position, starts.size)
+        before, here = starts[position:edge], lengths[count:]
+        more, last_start = close_patches(before, first_token + position, last_start, shortest, cap, here)
+        count += more
+        length = first_token + edge - last_start
+        if edge < starts.size and length > 0:
+            lengths[count] = length
+            count += 1
+            last_start = first_token + edge
+            if known.size and length != cap and not (starts[edge] and length >= shortest):
+                known[edge] = False
+        position = edge + 1
+    return count, last_start
+
+
+@njit(cache=True, nogil=True)
+def close_rows(starts, forced, row_lengths, num_next, shortest, cap, lengths, counts, known):
+    """Patch lengths of every row, one row after the other; `forced` and `known` may have no columns.
+
+    Returns:
+        Lengths written in all; `counts[row]` of them belong to each row.
+    """
+    total = 0
+    for row in range(starts.shape[0]):
+        num_tokens = row_lengths[row] + num_next
+        counts[row] = 0
+        if num_tokens > 0:
+            here = lengths[total:]
+            marks = starts[row, :num_tokens]
+            if forced.shape[1]:
+                edges = forced[row, :num_tokens]
+                count, last_start = close_forced_patches(
+                    marks, edges, 0, 0, shortest, cap, here, known[row, : min(num_tokens, known.shape[1])]
+                )
+            else:
+                count, last_start = close_patches(marks, 0, 0, shortest, cap, here)
+            here[count] = num_tokens - last_start
+            counts[row] = count + 1
+            total += count + 1
+    return total
+
+
+@njit(cache=True, nogil=True)
+def pad_rows(flat, counts, padded):
+    """Lay rows of a flat array out as a matrix, right-padded with 0."""
+    first = 0
+    for row in range(counts.size):
+        count = counts[row]
+        padded[row, :count] = flat[first : first + count]
+        padded[row, count:] = 0
+        first += count
+
+
+@njit(cache=True, nogil=True)
+def count_rows(scores, forced, row_ends, threshold, rise, by_rise, always, never, shortest, cap):
+    """Number of patches of rows that lie one after the other in `scores`, without keeping their lengths.
+
+    `forced` may be empty. Each row is scanned in blocks, so the work space does not grow with it.
+    """
+    starts = np.empty(COUNT_BLOCK, np.bool_)
+    edges = np.empty(COUNT_BLOCK, np.bool_)
+    lengths = np.empty(2 * COUNT_BLOCK, np.int64)
+    nothing = np.zeros(0, np.bool_)
+    total = 0
+    row_start = 0
+    for row_end in row_ends:
+        last_start = row_start
+        for first in range(row_start, row_end - 1, COUNT_BLOCK):
+            stop = min(first + COUNT_BLOCK, row_end - 1)
+            marks = starts[: stop - first]
+            previous = scores[max(first - 1, row_start)]
+            mark_scores(
+                scores[first:stop], first - row_start, previous, threshold, rise, by_rise, always, never, marks
+            )
+            if forced.size:
+                edges[: stop - first] = forced[first + 1 : stop + 1]
+                count, last_start = close_forced_patches(
+                    marks, edges[: stop - first], first + 1, last_start, shortest, cap, lengths, nothing
+                )
+            else:
+                count, last_start = close_patches(marks, first + 1, last_start, shortest, cap, lengths)
+            total += count
+        total += row_end > row_start
+        row_start = row_end
+    return total

@@ -1,0 +1,14 @@
+"""patch lengths -> where each token sits, and vectors of it."""
+
+from __future__ import annotations
+
+from hyena_glt._lazy import lazy_exports
+
+_MODULES = {
+    "OffsetEncoding": ".position_embedding",
+    "PositionInfo": ".position_info",
+    "SegmentAwarePositionalEncoding": ".position_embedding",
+}
+
+__all__ = ["OffsetEncoding", "PositionInfo", "SegmentAwarePositionalEncoding"]
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
