@@ -67,7 +67,7 @@ def calibrate(
             return
         plan = make_plan(source, options, survey=True)
         origin = Provenance(origin.command, {**origin.details, **plan.describe()})
-        save_patcher(output, plan.patcher_args(), origin.as_dict())
+        save_patcher(output, plan.args, origin.as_dict())
     facts = {"threshold": plan.threshold, "target_length": plan.target_length, **plan.describe()}
     if as_json:
         print(json.dumps(facts, indent=2))

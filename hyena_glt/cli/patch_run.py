@@ -100,7 +100,7 @@ class PatchRun:
     def summary(self) -> str:
         """One line for a person."""
         whole, plan = self.totals().as_dict(), self.plan
-        rule = f"mode {plan.rule.mode}" if plan.threshold is None else f"threshold {plan.threshold:.6g} nats"
+        rule = f"mode {plan.args.patching_mode}" if plan.threshold is None else f"threshold {plan.threshold:.6g} nats"
         return (
             f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}, "
             f"{rule}, {plan.model.name} order {plan.model.order} "
@@ -127,7 +127,7 @@ class PatchRun:
         clock = time.perf_counter()
         with progress("patching", survey.symbols if survey else None) as advance:
             blocks = prefetched(source.blocks(), self.threads)
-            for patched in patch_blocks(blocks, source.alphabet, plan.model, plan.rule):
+            for patched in patch_blocks(blocks, source.alphabet, plan.model, plan.args):
                 yield patched
                 now = time.perf_counter()
                 if begins:

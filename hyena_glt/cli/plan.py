@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyena_glt.cli.runtime import note, prefetched, progress
 from hyena_glt.cli.source import GenomeSource, counted
-from hyena_glt.errors import UsageError
+from hyena_glt.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from hyena_glt.entropies.markov import MarkovEntropy
+    from hyena_glt.patching.args import PatcherArgs
     from hyena_glt.patching.genome import GenomeSurvey
-    from hyena_glt.patching.scan import ScanRule
 
 DEFAULT_TARGET_LENGTH = 16.0
+TOLERANCE = 0.02  # share of the target by which a calibrated mean may miss it without a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,28 @@ class PatchOptions:
         if self.monotonicity and self.threshold_add is not None:
             raise UsageError("--monotonicity and --threshold-add are two rules; give one")
 
+    def patcher_args(self) -> PatcherArgs:
+        """The patcher that the options stand for; a threshold that is to be calibrated is 0 for now."""
+        from hyena_glt.patching.args import PatcherArgs
+
+        fields: dict[str, Any] = {
+            "patching_mode": self.mode,
+            "threshold": self.threshold or 0.0,
+            "threshold_add": self.threshold_add,
+            "monotonicity": self.monotonicity,
+            "min_patch_length": self.min_patch_length,
+            "max_patch_length": self.max_patch_length,
+        }
+        if self.patch_size is not None:
+            fields["patch_size"] = self.patch_size
+        return PatcherArgs(**fields)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchPlan:
     """What `patch_blocks` needs, and what outputs say about it."""
 
-    rule: ScanRule
+    args: PatcherArgs
     model: MarkovEntropy
     target_length: float | None
     survey: GenomeSurvey | None
@@ -70,12 +87,13 @@ class PatchPlan:
     @property
     def threshold(self) -> float | None:
         """Nats; None in modes without one."""
-        return self.rule.threshold
+        return self.args.threshold if self.args.uses_scores else None
 
     def describe(self) -> dict[str, Any]:
         """For provenance."""
+        rule = self.args.model_dump(mode="json", exclude_defaults=True, exclude={"calibration"})
         return {
-            "patching": {key: value for key, value in vars_of(self.rule).items() if value is not None},
+            "patching": {"patching_mode": str(self.args.patching_mode), **rule},
             "entropy_model": self.model.describe(),
         }
 
@@ -92,22 +110,22 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
         UsageError: The saved patcher or model is for another alphabet.
         DataError: The input is bad, or holds no letter to fit a model on.
     """
-    options.check()
-    rule, model = _saved(options)
+    args, model = _saved(options)
     _check_alphabet(model, source)
-    needs_threshold = rule is None and options.mode == "entropy" and options.threshold is None
+    calibrates = args is None and options.mode == "entropy" and options.threshold is None
     seen = None
-    if survey or model is None or needs_threshold:
+    if survey or model is None or calibrates:
         seen = _survey(source, options, model)
         model = seen.model
     assert model is not None
-    rule = _rule(options) if rule is None else rule
-    if needs_threshold:
+    args = options.patcher_args() if args is None else args
+    target = None
+    if calibrates:
         assert seen is not None
         target = options.target_length or DEFAULT_TARGET_LENGTH
-        rule = replace(rule, threshold=_calibrated(seen, rule, target))
-        return PatchPlan(rule=rule, model=model, target_length=target, survey=seen)
-    return PatchPlan(rule=rule, model=model, target_length=None, survey=seen)
+        args = _calibrated(seen, args, target)
+    args.entropy_model = model
+    return PatchPlan(args=args, model=model, target_length=target, survey=seen)
 
 
 def fitted_model(source: GenomeSource, options: PatchOptions) -> GenomeSurvey:
@@ -124,21 +142,17 @@ def needs_two_passes(options: PatchOptions) -> bool:
     return not (has_model and has_rule)
 
 
-def vars_of(rule: ScanRule) -> dict[str, Any]:
-    """The fields of a rule as a dictionary."""
-    return {name: getattr(rule, name) for name in rule.__dataclass_fields__}
-
-
-def _saved(options: PatchOptions) -> tuple[ScanRule | None, MarkovEntropy | None]:
-    """Rule and model of `--patcher`, or the model of `--entropy-model`."""
+def _saved(options: PatchOptions) -> tuple[PatcherArgs | None, MarkovEntropy | None]:
+    """Options and model of `--patcher`, or the model of `--entropy-model`."""
     from hyena_glt.entropies.markov import MarkovEntropy
-    from hyena_glt.patching.saved import load_patcher
 
     if options.patcher is not None:
-        from hyena_glt.patching.scan import ScanRule
+        from hyena_glt.patching.saved import load_patcher
 
         args = load_patcher(options.patcher)
-        return ScanRule.from_args(args), args.entropy_model
+        if args.uses_scores and not isinstance(args.entropy_model, MarkovEntropy):
+            raise DataError("this patcher was saved without an entropy model; make one with calibrate", path=options.patcher)
+        return args, args.entropy_model
     if options.entropy_model is not None:
         return None, MarkovEntropy.load(options.entropy_model)
     return None, None
@@ -162,32 +176,17 @@ def _survey(source: GenomeSource, options: PatchOptions, model: MarkovEntropy | 
         return survey_genome(blocks, source.alphabet, model=model, order=options.order)
 
 
-def _rule(options: PatchOptions) -> ScanRule:
-    from hyena_glt.patching.args import PatcherArgs
-    from hyena_glt.patching.scan import ScanRule
-
-    fields: dict[str, Any] = {
-        "patching_mode": options.mode,
-        "min_patch_length": options.min_patch_length,
-        "max_patch_length": options.max_patch_length,
-        "threshold_add": options.threshold_add,
-        "monotonicity": options.monotonicity,
-    }
-    fields["threshold"] = 0.0 if options.threshold is None else options.threshold
-    if options.patch_size is not None:
-        fields["patch_size"] = options.patch_size
-    return ScanRule.from_args(PatcherArgs(**fields))
-
-
-def _calibrated(survey: GenomeSurvey, rule: ScanRule, target: float) -> float:
-    """The threshold for the wanted mean length, or for the nearest one that this input allows."""
-    from hyena_glt.patching.calibration import calibrate_rule
+def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float) -> PatcherArgs:
+    """The options with the threshold for the wanted mean length, or the nearest that this input allows."""
+    from hyena_glt.patching.calibration import calibrate_args
 
     scores, forced = survey.sample_scores()
-    found = calibrate_rule(scores, forced, rule=rule, target_mean_length=target)
-    if abs(found.mean_length - target) > 0.02 * target:
-        note(f"a mean patch length of {target:g} is out of reach here; the nearest is {found.mean_length:.2f}")
-    return found.threshold
+    args = calibrate_args(args, scores, forced, target_mean_length=target)
+    assert args.calibration is not None
+    if abs(args.calibration.mean_length - target) > TOLERANCE * target:
+        reached = f"{args.calibration.mean_length:.2f}"
+        note(f"a mean patch length of {target:g} is out of reach with this input and these options; got {reached}")
+    return args
 
 
 def _flags(names: list[str]) -> str:

@@ -58,7 +58,7 @@ def _tracks(
     symbols = plan.survey.symbols if plan.survey else None
     parts: list[PatchedBlock] = []
     with progress("patching", symbols) as advance:
-        for patched in patch_blocks(source.blocks(), source.alphabet, plan.model, plan.rule):
+        for patched in patch_blocks(source.blocks(), source.alphabet, plan.model, plan.args):
             parts.append(patched)
             advance(len(patched.block.sequence))
             if patched.block.last:

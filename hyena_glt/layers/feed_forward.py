@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+BLOCK_POSITIONS = 1024
 
 
 class FeedForward(nn.Module):
@@ -20,6 +23,9 @@ class FeedForward(nn.Module):
         self.project_out = nn.Linear(inner, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., hidden)` to the same."""
+        """`(batch, length, hidden)` to the same, a block of positions at a time: the inner width is never whole."""
+        return torch.cat([self._block(part) for part in x.split(BLOCK_POSITIONS, dim=1)], dim=1)
+
+    def _block(self, x: Tensor) -> Tensor:
         gate, up = self.project_in(x).chunk(2, dim=-1)
         return self.project_out(F.silu(gate) * up)

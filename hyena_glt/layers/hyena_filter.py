@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 FEATURE_WAVELENGTHS = 8
 SLOWEST_HALF_LIFE = 32768.0
+LAG_BLOCK = 128
 
 
 def half_life_rates(channels: int, shortest: float, longest: float) -> Tensor:
@@ -83,18 +84,11 @@ class ExponentialFilter(nn.Module):
         self.amplitude = nn.Parameter(torch.randn(channels, num_exponentials) / math.sqrt(num_exponentials))
 
     def forward(self, length: int) -> Tensor:
-        """`(channels, length)` float32.
-
-        Lag `a * block + b` factors into exp(-r a block) exp(-r b): two tables of about sqrt(length)
-        columns and one product, never a `(channels, exponentials, length)` tensor.
-        """
+        """`(channels, length)` float32, by one product of two tables: never `(channels, exponentials, length)`."""
         with torch.autocast(self.log_rate.device.type, enabled=False):
-            rate, amplitude = self.log_rate.exp(), self.amplitude * unit_energy(self.log_rate).squeeze(-1)
-            block = max(1, math.isqrt(length))
-            steps = torch.arange(max(block, -(-length // block)), device=rate.device, dtype=torch.float32)
-            fine = (-rate.unsqueeze(-1) * steps[:block]).exp() * amplitude.unsqueeze(-1)
-            coarse = (-rate.unsqueeze(-1) * steps[: -(-length // block)] * block).exp()
-            return torch.einsum("cka,ckb->cab", coarse, fine).flatten(1)[:, :length]
+            coarse, fine = decay_tables(self.log_rate, length)
+            weighted = fine * (self.amplitude.unsqueeze(-1) * unit_energy(self.log_rate))
+            return torch.einsum("cka,ckb->cab", coarse, weighted).flatten(1)[:, :length]
 
 
 class SummedFilter(nn.Module):
@@ -111,8 +105,19 @@ class SummedFilter(nn.Module):
 
 def decay(log_rate: Tensor, length: int) -> Tensor:
     """exp(-rate * lag): `(channels, length)`."""
-    lags = torch.arange(length, device=log_rate.device, dtype=torch.float32)
-    return (-log_rate.exp().unsqueeze(-1) * lags).exp()
+    coarse, fine = decay_tables(log_rate, length)
+    return (coarse.unsqueeze(-1) * fine.unsqueeze(-2)).flatten(-2)[..., :length]
+
+
+def decay_tables(log_rate: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Two factors of exp(-rate * lag), for lag = a * 128 + b: `(..., blocks)` over a and `(..., 128)` over b.
+
+    Exponentials are dear: this takes `length / 128 + 128` of them per rate in place of `length`.
+    """
+    rate = log_rate.exp().unsqueeze(-1)
+    fine = torch.arange(LAG_BLOCK, device=log_rate.device, dtype=torch.float32)
+    coarse = torch.arange(-(-length // LAG_BLOCK), device=log_rate.device, dtype=torch.float32) * LAG_BLOCK
+    return (-rate * coarse).exp(), (-rate * fine).exp()
 
 
 def unit_energy(log_rate: Tensor) -> Tensor:

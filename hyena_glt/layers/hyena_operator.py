@@ -11,6 +11,7 @@ from hyena_glt.ops.fftconv import two_sided_conv
 from hyena_glt.ops.short_conv import short_conv
 
 PROJECTION_TAPS = 3
+BLOCK_ELEMENTS = 1 << 18
 
 
 class HyenaOperator(nn.Module):
@@ -20,9 +21,6 @@ class HyenaOperator(nn.Module):
         hidden: Width.
         make_filter: Builds the filter of `hidden` channels: length -> `(hidden, taps)`.
         causal: Look back only. Otherwise a second filter looks ahead.
-
-    Deviation from the paper: the bypass term `D u` is added to the first tap of the filter, which is the
-    same sum.
     """
 
     def __init__(self, hidden: int, make_filter: Callable[[], nn.Module], *, causal: bool = True) -> None:
@@ -37,11 +35,10 @@ class HyenaOperator(nn.Module):
     def taps(self, length: int) -> tuple[Tensor, int]:
         """The whole filter and how many of its taps look ahead: `(hidden, taps)` float32, int."""
         past = self.past(length)
-        now = past[:, :1] + self.bypass.unsqueeze(-1)
         if self.future is None:
-            return torch.cat([now, past[:, 1:]], dim=1), 0
+            return past, 0
         ahead = self.future(max(length - 1, 0)).flip(-1)
-        return torch.cat([ahead, now, past[:, 1:]], dim=1), ahead.shape[1]
+        return torch.cat([ahead, past], dim=1), ahead.shape[1]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mix along the length.
@@ -54,13 +51,32 @@ class HyenaOperator(nn.Module):
         Returns:
             `(batch, length, hidden)`.
         """
-        seen = None if mask is None else mask.unsqueeze(1)
-        projected = self.project_in.weight @ x.transpose(1, 2)  # (batch, 3 hidden, length)
-        projected = projected if seen is None else projected * seen
-        short = short_conv(
-            projected, self.short_taps, lead=0 if self.future is None else PROJECTION_TAPS // 2
+        x = x if mask is None else x * mask.unsqueeze(-1)
+        weight = self.project_in.weight.expand(len(x), -1, -1)
+        projected = torch.bmm(weight, x.transpose(1, 2))  # (batch, 3 hidden, length), the length contiguous
+        mixed = self.mix(projected.unflatten(1, (3, -1)), None if mask is None else mask.unsqueeze(1))
+        return torch.bmm(mixed.transpose(1, 2), self.project_out.weight.T.expand(len(x), -1, -1))
+
+    def mix(self, projected: Tensor, seen: Tensor | None) -> Tensor:
+        """Query, key and value `(batch, 3, hidden, length)` to `(batch, hidden, length)`.
+
+        A block of channels goes through the whole formula before the next, so that it stays in the cache.
+        """
+        taps, lead = self.taps(projected.shape[-1])
+        size = max(1, BLOCK_ELEMENTS // max(1, projected.shape[0] * projected.shape[-1]))
+        parts = (
+            projected.split(size, dim=2),
+            self.short_taps.unflatten(0, (3, -1)).split(size, dim=1),
+            taps.split(size),
+            self.bypass.split(size),
         )
-        query, key, value = short.chunk(3, dim=1)
+        return torch.cat([self._mix_block(*part, lead, seen) for part in zip(*parts, strict=True)], dim=1)
+
+    def _mix_block(
+        self, projected: Tensor, short: Tensor, taps: Tensor, bypass: Tensor, lead: int, seen: Tensor | None
+    ) -> Tensor:
+        short_lead = 0 if self.future is None else PROJECTION_TAPS // 2
+        filtered = zip(projected.unbind(1), short.unbind(0), strict=True)
+        query, key, value = (short_conv(signal, weight, lead=short_lead) for signal, weight in filtered)
         gated = key * value if seen is None else key * value * seen
-        mixed = query * two_sided_conv(gated, *self.taps(x.shape[1]))
-        return self.project_out(mixed.transpose(1, 2))
+        return query * (two_sided_conv(gated, taps, lead) + bypass.unsqueeze(-1) * gated)

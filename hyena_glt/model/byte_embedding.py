@@ -61,4 +61,4 @@ class ByteEmbedding(nn.Module):
         hashes = zip(bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
         rows = [ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)]
         index = torch.stack(rows, dim=-1).flatten(0, 1)
-        return F.embedding_bag(index, self.table, mode="sum").view(*ids.shape, -1)
+        return F.embedding_bag(index, self.table, mode="sum").view(*ids.shape, self.table.shape[1])

@@ -19,14 +19,22 @@ class PatchedTokens:
     tokens: Tensor  # (batch, length) int64, PAD tails
     patch_lengths: Tensor  # (batch, num_patches) int64, right-padded with 0
     known_starts: Tensor | None = None  # (batch, length) bool, False at a start that its own token forced
-    next_starts_patch: Tensor | None = None  # (batch,) bool, the token after the row is known to start a patch
+    next_starts_patch: Tensor | None = (
+        None  # (batch,) bool, the token after the row is known to start a patch
+    )
     patch_starts: Tensor | None = None  # (batch, num_patches) int64, only where patches overlap
 
     def to(self, device: torch.device) -> PatchedTokens:
         """The same on another device."""
-        names = ("tokens", "patch_lengths", "known_starts", "next_starts_patch", "patch_starts")
-        moved = {name: getattr(self, name) for name in names}
-        return PatchedTokens(**{name: None if t is None else t.to(device) for name, t in moved.items()})
+        optional = (self.known_starts, self.next_starts_patch, self.patch_starts)
+        known, following, starts = (None if value is None else value.to(device) for value in optional)
+        return PatchedTokens(
+            tokens=self.tokens.to(device),
+            patch_lengths=self.patch_lengths.to(device),
+            known_starts=known,
+            next_starts_patch=following,
+            patch_starts=starts,
+        )
 
 
 def check_tokens(tokens: Tensor) -> None:
@@ -65,7 +73,8 @@ def positions_of(patched: PatchedTokens, offset: int | Tensor) -> PositionInfo:
     if not torch.equal(real, covered):
         row = int((real != covered).nonzero()[0])
         raise PatchingError(
-            f"patch_lengths: expected row {row} to sum to its {int(real[row])} tokens, got {int(covered[row])}"
+            f"patch_lengths: expected row {row} to sum to its {int(real[row])} tokens, "
+            f"got {int(covered[row])}"
         )
     return info
 
@@ -73,3 +82,13 @@ def positions_of(patched: PatchedTokens, offset: int | Tensor) -> PositionInfo:
 def _check_shape(name: str, value: Tensor | None, expected: tuple[int, ...]) -> None:
     if value is not None and tuple(value.shape) != expected:
         raise PatchingError(f"{name}: expected shape {expected}, got {tuple(value.shape)}")
+
+
+def padding_mask(mask: Tensor) -> Tensor | None:
+    """The mask, or None when it hides nothing."""
+    return None if bool(mask.all()) else mask
+
+
+def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """`x` with zeros where the mask is False."""
+    return x if mask is None else x * mask.unsqueeze(-1)

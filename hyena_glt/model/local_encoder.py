@@ -60,7 +60,7 @@ class PatchPooling(nn.Module):
         states = self.norm(x + self.positions(info)).flatten(0, 1)
         pooled = self.attend(states, info.segment_ids, batch * num_patches)
         last = states.index_select(0, last_tokens(info))
-        return self.project_out(torch.cat([pooled, last], dim=-1)).view(batch, num_patches, -1)
+        return self.project_out(torch.cat([pooled, last], dim=-1)).unflatten(0, (batch, num_patches))
 
     def attend(self, states: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
         """`(num_segments, 2 * local)`: each head's weighted sum of its share of the values."""

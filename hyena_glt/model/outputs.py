@@ -55,3 +55,10 @@ class HyenaGLTOutput:
             info["global_positions"] = self.positions.global_positions
             info["relative_positions"] = self.positions.relative_positions
         return info
+
+
+def describe(tensor: Tensor) -> dict[str, Any]:
+    """Shape, mean absolute value, and whether all values are finite."""
+    values = tensor.detach().float()
+    mean_abs = float(values.abs().mean()) if values.numel() else 0.0
+    return {"shape": tuple(tensor.shape), "mean_abs": mean_abs, "finite": bool(values.isfinite().all())}

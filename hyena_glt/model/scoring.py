@@ -11,7 +11,7 @@ from torch import Tensor
 from hyena_glt.errors import ConfigError, DataError
 from hyena_glt.model.heads import token_losses
 from hyena_glt.model.sources import encode_rows
-from hyena_glt.sequences.alphabets import get_alphabet, reverse_complement
+from hyena_glt.sequences.alphabets import reverse_complement
 from hyena_glt.tokens.byte_tokenizer import PAD_ID
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def score_sequences(
 ) -> Tensor:
     """Mean log-likelihood of each sequence in nats per base.
 
-    The first base has no prediction and is left out of the mean; every other symbol counts, ambiguous ones too.
+    The first base has no prediction and is left out of the mean; every other symbol counts, ambiguous
+    ones too.
 
     Args:
         net: A causal net with a patcher.
@@ -47,7 +48,9 @@ def score_sequences(
         scores = (scores + _strand_scores(net, _other_strand(net, sequences), batch_tokens)) / 2
     broken = (~scores.isfinite()).nonzero().flatten()
     if len(broken):
-        raise DataError("score is not finite; the weights or the input are damaged", record=f"sequence {broken[0]}")
+        raise DataError(
+            "score is not finite; the weights or the input are damaged", record=f"sequence {broken[0]}"
+        )
     return scores
 
 
@@ -55,7 +58,9 @@ def _check(net: HyenaGLT, sequences: Sequence[str | bytes], rc: str) -> None:
     if rc not in ("none", "avg"):
         raise ConfigError(f"rc: expected 'none' or 'avg', got {rc!r}")
     if not net.config.causal:
-        raise ConfigError("score_sequences: expected a causal net, got causal=False; it sees what it would predict")
+        raise ConfigError(
+            "score_sequences: expected a causal net, got causal=False; it sees what it would predict"
+        )
     short = next((index for index, sequence in enumerate(sequences) if len(sequence) < 2), None)
     if short is not None:
         raise DataError(
@@ -64,9 +69,10 @@ def _check(net: HyenaGLT, sequences: Sequence[str | bytes], rc: str) -> None:
         )
 
 
-def _other_strand(net: HyenaGLT, sequences: Sequence[str | bytes]) -> list[str | bytes]:
+def _other_strand(net: HyenaGLT, sequences: Sequence[str | bytes]) -> list[bytes]:
     name = "dna" if net.config.alphabet_name == "bytes" else net.config.alphabet_name
-    return [reverse_complement(sequence, get_alphabet(name)) for sequence in sequences]
+    rows = [sequence.encode() if isinstance(sequence, str) else sequence for sequence in sequences]
+    return [reverse_complement(row, name) for row in rows]
 
 
 def _strand_scores(net: HyenaGLT, sequences: Sequence[str | bytes], batch_tokens: int) -> Tensor:

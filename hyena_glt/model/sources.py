@@ -23,8 +23,8 @@ def resolve_patcher(config: HyenaGLTConfig, external: Any | None, options: Any |
     Args:
         config: Of the net.
         external: The patcher that the net was given.
-        options: `PatcherArgs`, `AdvancedPatcherConfig`, a mapping of their fields, or None. The entropy model of the
-            external patcher is kept unless the options name another.
+        options: `PatcherArgs`, `AdvancedPatcherConfig`, a mapping of their fields, or None. The entropy
+            model of the external patcher is kept unless the options name another.
 
     Raises:
         ConfigError: There is no patcher.
@@ -35,7 +35,7 @@ def resolve_patcher(config: HyenaGLTConfig, external: Any | None, options: Any |
         return external
     if config.use_external_patcher:
         raise ConfigError(
-            "external_patcher: expected a patcher, got none; use HyenaGLT(config, external_patcher=Patcher(...)), "
+            "external_patcher: expected a patcher, got none; use HyenaGLT(config, external_patcher=...), "
             "pass patcher_config, or set use_external_patcher=False for the net's own"
         )
     own = {"threshold": config.patcher_threshold, "monotonicity": config.patcher_monotonicity}
@@ -82,8 +82,8 @@ def patch_rows(patcher: Any, tokens: Tensor) -> PatchedTokens:
     """Let a patcher cut the rows.
 
     Args:
-        patcher: Has `patch_with_starts(tokens)`, giving `patch_lengths` and `known_starts`, or `patch(tokens)`, giving
-            `(patch_lengths, scores)`.
+        patcher: Has `patch_with_starts(tokens)`, giving `patch_lengths` and `known_starts`, or
+            `patch(tokens)`, giving `(patch_lengths, scores)`.
         tokens: `(batch, length)` int64.
 
     Raises:
@@ -92,9 +92,7 @@ def patch_rows(patcher: Any, tokens: Tensor) -> PatchedTokens:
     with_starts = getattr(patcher, "patch_with_starts", None)
     if with_starts is not None:
         rows = with_starts(tokens)
-        return PatchedTokens(
-            tokens=tokens, patch_lengths=rows.patch_lengths, known_starts=rows.known_starts
-        )
+        return PatchedTokens(tokens=tokens, patch_lengths=rows.patch_lengths, known_starts=rows.known_starts)
     if not hasattr(patcher, "patch"):
         raise PatchingError(f"patcher: expected a method patch(tokens), got {type(patcher).__name__}")
     return PatchedTokens(tokens=tokens, patch_lengths=patcher.patch(tokens)[0])
@@ -105,8 +103,8 @@ def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int) 
 
     Args:
         patches: The pieces in order.
-        boundaries: `(num_patches,)` start of each piece, counted from 0 or from `offset`; None: they follow each other.
-        offset: Global position of the first token.
+        boundaries: `(num_patches,)` start of each piece, counted from 0 or from `offset`; None: they
+            follow each other. offset: Global position of the first token.
 
     Raises:
         PatchingError: Counts differ, starts do not ascend, or the first is neither 0 nor `offset`.
@@ -116,7 +114,9 @@ def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int) 
     lengths = torch.tensor([len(piece) for piece in pieces], dtype=torch.int64)
     starts = None if boundaries is None else _relative_starts(boundaries, len(pieces), offset)
     if bool((lengths == 0).any()):
-        raise PatchingError(f"patches: expected no empty patch, got one at {int((lengths == 0).nonzero()[0])}")
+        raise PatchingError(
+            f"patches: expected no empty patch, got one at {int((lengths == 0).nonzero()[0])}"
+        )
     return PatchedTokens(
         tokens=tokens.unsqueeze(0),
         patch_lengths=lengths.unsqueeze(0),
@@ -129,7 +129,9 @@ def _relative_starts(boundaries: Any, count: int, offset: int) -> Tensor:
     if len(starts) != count:
         raise PatchingError(f"boundaries: expected one start for each of {count} patches, got {len(starts)}")
     if count and int(starts[0]) not in (0, offset):
-        raise PatchingError(f"boundaries: expected the first to be 0 or the offset {offset}, got {int(starts[0])}")
+        raise PatchingError(
+            f"boundaries: expected the first to be 0 or the offset {offset}, got {int(starts[0])}"
+        )
     if bool((starts.diff() <= 0).any()):
         raise PatchingError("boundaries: expected ascending starts; sort the patches by position")
     return starts - starts[:1] if count else starts

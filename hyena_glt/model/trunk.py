@@ -45,7 +45,6 @@ class HyenaTrunk(nn.Module):
         kinds = [layout[index % len(layout)] for index in range(config.num_layers)]
         self.blocks = nn.ModuleList(TrunkBlock(config, kind) for kind in kinds)
         self.norm = nn.LayerNorm(config.hidden_size, bias=False)
-        self.checkpointing = False
         self._scale_residuals()
 
     def _scale_residuals(self) -> None:
@@ -56,9 +55,18 @@ class HyenaTrunk(nn.Module):
                 if name.endswith("project_out.weight"):
                     weight.mul_(factor)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`(batch, num_patches, hidden)` to the same; `mask` `(batch, num_patches)` is False in padding."""
-        recompute = self.checkpointing and torch.is_grad_enabled()
+    def forward(self, x: Tensor, mask: Tensor | None = None, recompute: bool = False) -> Tensor:
+        """Run all blocks.
+
+        Args:
+            x: `(batch, num_patches, hidden)`.
+            mask: `(batch, num_patches)` bool, False in padding; needed where padding could be seen (not
+                causal). recompute: Keep only the blocks' inputs for the backward pass.
+
+        Returns:
+            `(batch, num_patches, hidden)`.
+        """
+        recompute = recompute and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
         return self.norm(x)

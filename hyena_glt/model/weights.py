@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -21,6 +21,7 @@ from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
 if TYPE_CHECKING:
     from hyena_glt.model.hyena_glt import HyenaGLT
 
+Net = TypeVar("Net", bound="HyenaGLT")
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PATCHER_FILE = "patcher.json"
@@ -51,8 +52,8 @@ def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
 
 
 def load_net(
-    net_class: type[HyenaGLT], folder: str | os.PathLike[str], external_patcher: Any | None = None
-) -> HyenaGLT:
+    net_class: type[Net], folder: str | os.PathLike[str], external_patcher: Any | None = None
+) -> Net:
     """Read a net that `save_net` wrote, in evaluation mode.
 
     Args:
@@ -61,7 +62,8 @@ def load_net(
         external_patcher: In place of the saved one.
 
     Raises:
-        ModelFileError: A file is missing, damaged or of another version, or the weights do not fit the configuration.
+        ModelFileError: A file is missing, damaged or of another version, or the weights do not fit the
+            configuration.
     """
     source = Path(folder)
     files = _check_manifest(source)
@@ -138,14 +140,18 @@ def _check_hash(source: Path, name: str, digest: object) -> None:
     if not path.is_file():
         raise ModelFileError("missing, though the manifest names it", path=path)
     if sha256_file(path) != digest:
-        raise ModelFileError("its sha256 differs from the manifest's; the file is damaged or was edited", path=path)
+        raise ModelFileError(
+            "its sha256 differs from the manifest's; the file is damaged or was edited", path=path
+        )
 
 
 def _save_patcher(patcher: Any | None, target: Path) -> list[str]:
     if patcher is None:
         return []
     if not hasattr(patcher, "save"):
-        logger.warning("patcher of type %s has no save(); the net is saved without it", type(patcher).__name__)
+        logger.warning(
+            "patcher of type %s has no save(); the net is saved without it", type(patcher).__name__
+        )
         return []
     patcher.save(target)
     return [PATCHER_FILE] if (target / PATCHER_FILE).is_file() else []

@@ -81,11 +81,11 @@ def patch_start_mask_top_k(entropies: Tensor, budgets: Tensor) -> Tensor:
         PatchingError: Wrong rank or dtype, or NaN.
     """
     check_entropies(entropies)
-    if not entropies.numel():
+    most = int(budgets.max()) if budgets.numel() else 0
+    if most == 0:
         return torch.zeros_like(entropies, dtype=torch.bool)
-    ascending = entropies.sort(dim=1).values
-    cut_places = (entropies.shape[1] - budgets).clamp(0, entropies.shape[1] - 1)
-    cuts = ascending.gather(1, cut_places[:, None])  # (batch, 1)
+    descending = entropies.topk(most, dim=1).values
+    cuts = descending.gather(1, (budgets[:, None] - 1).clamp(min=0))  # (batch, 1)
     above, ties = entropies > cuts, entropies == cuts
     left = budgets[:, None] - above.sum(dim=1, keepdim=True)
     return (above | (ties & (ties.cumsum(dim=1) <= left))) & (budgets > 0)[:, None]

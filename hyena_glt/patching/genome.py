@@ -15,13 +15,44 @@ from dataclasses import dataclass, field
 import numpy as np
 from numba import njit
 
+from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter, Scores
-from hyena_glt.patching.scan import Scanner, ScanRule
+from hyena_glt.errors import ConfigError
+from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.scan import ScanMode, Scanner, ScanRule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
 SAMPLE_SYMBOLS = 1 << 24  # symbols kept for calibration, at most
 PIECE_SYMBOLS = 1 << 16  # of this size are the pieces that a larger genome is sampled in
+
+
+def scan_rule(args: PatcherArgs) -> ScanRule:
+    """The rule of a patcher as one pass over a stream takes it.
+
+    Raises:
+        ConfigError: Top-k, overlap, or a mode whose boundaries are not decided by the bytes before them.
+    """
+    lengths = {"min_patch_length": args.min_patch_length, "max_patch_length": args.max_patch_length}
+    if args.overlap:
+        raise ConfigError(f"overlap: expected 0 for a stream, got {args.overlap}; patches of a stream never overlap")
+    match args.patching_mode:
+        case PatchingModeEnum.static:
+            return ScanRule("static", patch_size=args.static_patch_size, **lengths)
+        case PatchingModeEnum.byte:
+            return ScanRule("byte", **lengths)
+        case PatchingModeEnum.space:
+            return ScanRule("mask", **lengths)
+        case PatchingModeEnum.entropy if args.threshold is not None:
+            if args.monotonicity:
+                return ScanRule("monotone", threshold=args.threshold, **lengths)
+            rise = args.threshold_add
+            mode: ScanMode = "threshold" if rise is None else "dual"
+            return ScanRule(mode, threshold=args.threshold, threshold_add=rise, **lengths)
+        case mode_name:
+            raise ConfigError(
+                f"patching_mode: expected entropy with a threshold, static, byte or space for a stream, got {mode_name}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +181,7 @@ def score_blocks(
 
 
 def patch_blocks(
-    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, rule: ScanRule
+    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, args: PatcherArgs
 ) -> Iterator[PatchedBlock]:
     """Patch every contig of a stream of blocks.
 
@@ -158,14 +189,18 @@ def patch_blocks(
         blocks: Blocks of validated records; a contig ends with its block marked `last`.
         alphabet: Their alphabet.
         model: Scores the symbols; in modes without entropies only the mean surprises come from it.
-        rule: Where patches start; runs of ambiguity symbols are patches of their own under every rule.
+        args: Where patches start; runs of ambiguity symbols are patches of their own under every rule.
 
     Yields:
         One `PatchedBlock` per block; the lengths of a contig's blocks sum to the contig's length.
+
+    Raises:
+        ConfigError: Options that need more than the past (`scan_rule`).
     """
+    rule = scan_rule(args)
     contig: _Contig | None = None
     for scored in score_blocks(blocks, alphabet, model):
-        contig = contig or _Contig(scored.block.start, rule)
+        contig = contig or _Contig(scored.block.start, rule, SpaceStarts(args) if rule.mode == "mask" else None)
         yield contig.feed(scored)
         if scored.block.last:
             contig = None
@@ -174,10 +209,10 @@ def patch_blocks(
 class _Contig:
     """The state carried between the blocks of one contig."""
 
-    def __init__(self, start: int, rule: ScanRule) -> None:
+    def __init__(self, start: int, rule: ScanRule, space: SpaceStarts | None) -> None:
         self._position = start
         self._scanner = Scanner(rule)
-        self._space = SpaceStarts() if rule.mode == "mask" else None
+        self._space = space
         self._open = np.zeros(2)  # sum and number of the surprises of the open patch
 
     def feed(self, scored: ScoredBlock) -> PatchedBlock:
@@ -194,12 +229,17 @@ class _Contig:
 
 
 class SpaceStarts:
-    """Starts of space mode for one sequence that arrives in blocks: after each byte that ends a patch."""
+    """Starts of space mode for one sequence that arrives in blocks: the token after one that ends a patch."""
 
-    def __init__(self) -> None:
-        from hyena_glt.patching.space_starts import patch_end_bytes
+    def __init__(self, args: PatcherArgs) -> None:
+        from hyena_glt.patching import space_starts as space
 
-        self._ends = patch_end_bytes()  # (256,) bool
+        chars = args.delimiter_chars
+        classes = space.space_classes() if chars is None else space.delimiter_classes(chars, args.encoding)
+        of_byte = classes[space.OFFSET :].numpy()
+        self._ends_always = of_byte == space.ENDS_ALWAYS  # (256,)
+        self._ends_first = of_byte == space.ENDS_FIRST_OF_RUN  # (256,)
+        self._always = 2 if chars is None else 1  # first tokens, which start a patch whatever they are
         self._before = np.zeros(2, dtype=np.uint8)  # the last two bytes seen
         self._seen = 0
 
@@ -207,9 +247,9 @@ class SpaceStarts:
         """`(length,)` bool, True where a patch starts."""
         text = np.frombuffer(sequence, dtype=np.uint8)
         known = np.concatenate([self._before, text])
-        ends = self._ends[known]
-        starts = ends[1:-1] & ~ends[:-2]
-        starts[: max(0, 2 - self._seen)] = True
+        first = self._ends_first[known]
+        starts = self._ends_always[known[1:-1]] | (first[1:-1] & ~first[:-2])
+        starts[: max(0, self._always - self._seen)] = True
         self._before, self._seen = known[-2:], self._seen + text.size
         return starts
 

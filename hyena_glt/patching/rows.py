@@ -18,7 +18,7 @@ from torch import Tensor
 from hyena_glt.errors import PatchingError
 from hyena_glt.tokens.byte_tokenizer import OFFSET, PAD_ID
 
-BYTE_TYPES = (bytes, bytearray, memoryview)
+BYTE_TYPES = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class TokenRows:
         """The tokens as a numpy array, `(batch, length)`."""
         return self.tokens.detach().cpu().numpy()
 
-    def row(self, index: int) -> NDArray[Any]:
-        """The tokens of one row, without padding, `(row length,)`."""
-        return self.tokens[index, : int(self.lengths[index])].detach().cpu().numpy()
+    def row(self, index: int) -> NDArray[np.int64]:
+        """The tokens of one row, without padding, `(row length,)` int64."""
+        return self.tokens[index, : int(self.lengths[index])].detach().cpu().numpy().astype(np.int64)
 
     def lengths_tensor(self, num_next: int = 0) -> Tensor:
         """`(batch,)` int64 on the device of the tokens, each with `num_next` more."""

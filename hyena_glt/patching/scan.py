@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hyena_glt.config import PatcherFields, PatchingModeEnum
 from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.patching import scan_kernels as kernels
 
@@ -75,6 +76,30 @@ class ScanRule:
             raise ConfigError(
                 f"min_patch_length: expected at most max_patch_length {self.cap}, got {self.shortest}"
             )
+
+    @classmethod
+    def from_args(cls, args: PatcherFields, threshold: float | None = None) -> ScanRule:
+        """The rule that a patcher's options stand for; space and both bpe modes are masks.
+
+        Args:
+            args: Options, such as `PatcherArgs`.
+            threshold: In place of `args.threshold`; None keeps it.
+
+        Raises:
+            ConfigError: Top-k (`threshold=None`), which needs the whole sequence.
+        """
+        limits = {"min_patch_length": args.min_patch_length, "max_patch_length": args.max_patch_length}
+        mode = args.patching_mode
+        if mode is PatchingModeEnum.static:
+            return cls("static", patch_size=args.static_patch_size, **limits)
+        if mode not in (PatchingModeEnum.entropy, PatchingModeEnum.track):
+            return cls("byte" if mode is PatchingModeEnum.byte else "mask", **limits)
+        threshold = args.threshold if threshold is None else threshold
+        if threshold is None:
+            raise ConfigError("threshold: expected nats, got None; top-k needs the whole sequence, use Patcher.patch")
+        if args.monotonicity or args.threshold_add is None:
+            return cls("monotone" if args.monotonicity else "threshold", threshold, **limits)
+        return cls("dual", threshold, args.threshold_add, **limits)
 
     @property
     def shortest(self) -> int:
@@ -262,7 +287,7 @@ def close_rows(
     """Patch lengths of padded rows, with the minimum, the cap and forced starts in force.
 
     Args:
-        starts: `(batch, at least length + num_next)` bool, whatever stands past a row's end.
+        starts: `(batch, at least length + num_next)` bool, False past a row's end.
         row_lengths: `(batch,)` int64.
         num_next: 1 where rows are one token longer than `row_lengths` says, else 0.
         rule: Its minimum and cap.
@@ -278,6 +303,11 @@ def close_rows(
         starts, forced, row_lengths, num_next, rule.shortest, cap, lengths, counts, known
     )
     return RowPatches(lengths[:total], counts)
+
+
+def one_token_patches(row_lengths: Lengths) -> RowPatches:
+    """Every token a patch, as in byte mode."""
+    return RowPatches(np.ones(int(row_lengths.sum()), np.int64), row_lengths)
 
 
 def pad_rows(patches: RowPatches) -> Lengths:

@@ -142,7 +142,7 @@ def mark_scores(scores, seen, previous, threshold, rise, by_rise, always, never,
 
 @njit(cache=True, nogil=True)
 def mark_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, always, never, starts):
-    """`starts[row, token]` of an entropy rule; rows are padded, entries past a row's end are left alone.
+    """`starts[row, token]` of an entropy rule; False past a row's end.
 
     Returns:
         First row with a NaN, or -1.
@@ -151,8 +151,8 @@ def mark_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, alw
     for row in range(scores.shape[0]):
         length = row_lengths[row]
         num_starts = length + num_next
-        if num_starts > 0:
-            starts[row, 0] = True
+        starts[row, :1] = True
+        starts[row, num_starts:] = False
         if num_starts > 1:
             used = scores[row, : num_starts - 1]
             decisions = starts[row, 1:num_starts]
@@ -175,7 +175,8 @@ def mark_top_rows(scores, row_lengths, num_next, budgets, cuts, starts):
         for i in range(1, length):
             above += scores[row, i] > cut
         ties = budgets[row] - above
-        starts[row, : min(2, length + num_next)] = True
+        starts[row, :2] = True
+        starts[row, length + num_next :] = False
         for i in range(1, length):
             score = scores[row, i]
             is_tie = (score == cut) & (ties > 0)
@@ -194,7 +195,7 @@ def look_up(tokens, classes, kinds):
 
 @njit(cache=True, nogil=True)
 def mark_class_rows(tokens, row_lengths, num_next, classes, always, starts):
-    """Starts after tokens by the class of the token: 1 ends a patch at the first of a run, 2 ends it always.
+    """Starts after tokens by their class: 2 ends a patch, 1 ends it where the token before is of class 0.
 
     Args:
         tokens: `(batch, length)` integers >= 0 within each row.
@@ -209,8 +210,9 @@ def mark_class_rows(tokens, row_lengths, num_next, classes, always, starts):
         kinds[0] = 0
         marks = starts[row, 1:num_starts]
         for i in range(decided):
-            marks[i] = (kinds[i + 1] == 2) | ((kinds[i + 1] == 1) & (kinds[i] != 1))
-        starts[row, : min(always, num_starts)] = True
+            marks[i] = (kinds[i + 1] == 2) | ((kinds[i + 1] == 1) & (kinds[i] == 0))
+        starts[row, :always] = True
+        starts[row, num_starts:] = False
 
 
 @njit(cache=True, nogil=True)
@@ -218,7 +220,9 @@ def mark_stride_rows(row_lengths, num_next, size, starts):
     """Starts of static mode, each row from its own token 0."""
     nothing = np.zeros(0, np.bool_)
     for row in range(starts.shape[0]):
-        mark_stride(starts[row, : row_lengths[row] + num_next], nothing, 0, 0, size)
+        num_starts = row_lengths[row] + num_next
+        mark_stride(starts[row, :num_starts], nothing, 0, 0, size)
+        starts[row, num_starts:] = False
 
 
 @njit(cache=True, nogil=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyena_glt.errors import ConfigError
@@ -29,6 +31,11 @@ def space_classes() -> Tensor:
     classes = torch.full((VOCAB_SIZE,), ENDS_ALWAYS, dtype=torch.uint8)
     classes[OFFSET:] = (~(digit | letter | continuation)).to(torch.uint8) * ENDS_FIRST_OF_RUN
     return classes
+
+
+def patch_end_bytes() -> NDArray[np.bool_]:
+    """True at the bytes that end a patch under BLT's rule, `(256,)`."""
+    return (space_classes()[OFFSET:] == ENDS_FIRST_OF_RUN).numpy()
 
 
 def delimiter_classes(delimiter_chars: Sequence[str], encoding: str = "utf-8") -> Tensor:
@@ -59,7 +66,7 @@ def class_start_mask(tokens: Tensor, classes: Tensor, always: int) -> Tensor:
     """
     kinds = classes.to(tokens.device)[tokens.to(torch.int64).clamp(0, VOCAB_SIZE - 1)]
     ends = kinds == ENDS_FIRST_OF_RUN
-    ends[:, 1:] &= kinds[:, :-1] != ENDS_FIRST_OF_RUN
+    ends[:, 1:] &= kinds[:, :-1] == GOES_ON
     mask = torch.ones(tokens.shape[0], tokens.shape[1] + 1, dtype=torch.bool, device=tokens.device)
     mask[:, 1:] = (ends | (kinds == ENDS_ALWAYS)) & (tokens != PAD_ID)
     mask[:, :always] = True

@@ -7,6 +7,7 @@ records.py     what goes in
 encoding.py    numbers and names made small and safe for a page
 contigs.py     many contigs summed one after the other, the largest kept
 track.py       one contig at every zoom: bins, patches, bases
+bins.py        its entropies, scores and boundaries summed over stretches
 features.py    which annotated features make the gene lanes
 histogram.py   patch lengths against memoryless boundaries
 scatter.py     embeddings in two dimensions

@@ -8,6 +8,7 @@ rows of the same place and strand are one feature, with the name of the gene and
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ CONTAINERS = frozenset(
 )
 PARTS = frozenset({"exon", "intron", "CDS", "start_codon", "stop_codon", "five_prime_UTR", "three_prime_UTR"})
 TRANSCRIPTS = frozenset({"mRNA", "transcript", "primary_transcript", "lnc_RNA"})
+GENE, TRANSCRIPT, PART = range(3)
 VAGUE = frozenset({"gene", "exon", "mRNA", "transcript", "sequence_feature"})
 
 
@@ -43,24 +45,49 @@ def lane_features(features: Iterable[Feature], offset: int, length: int) -> list
     inside = [
         f for f in features if f.end > offset and f.start < offset + length and f.kind not in CONTAINERS
     ]
-    has_genes = any(is_gene(f.kind) for f in inside)
     groups: dict[tuple[int, int, str], list[Feature]] = {}
     for feature in inside:
         groups.setdefault((feature.start, feature.end, feature.strand), []).append(feature)
-    drawn = [group for group in groups.values() if not has_genes or any(stands_alone(f.kind) for f in group)]
+    wholes = [Wholes([f for f in inside if level(f.kind) < above]) for above in (GENE, TRANSCRIPT, PART)]
+    drawn = [group for group in groups.values() if any(not wholes[level(f.kind)].cover(f) for f in group)]
     return sorted(
         (merged(group, offset, length) for group in drawn), key=lambda f: (f.start, f.end, f.strand)
     )
 
 
+def level(kind: str) -> int:
+    """Return how deep a kind stands: genes, and what is no part of one, above transcripts above parts."""
+    if kind in PARTS:
+        return PART
+    return TRANSCRIPT if kind in TRANSCRIPTS or kind.endswith("RNA") else GENE
+
+
+class Wholes:
+    """Features that others may be parts of, asked in logarithmic time."""
+
+    def __init__(self, features: Iterable[Feature]) -> None:
+        ordered = sorted((f for f in features if is_whole(f.kind)), key=lambda f: f.start)
+        self.starts: dict[str, list[int]] = {}
+        self.reach: dict[str, list[int]] = {}  # furthest end of the features up to each start
+        for feature in ordered:
+            reach = self.reach.setdefault(feature.strand, [])
+            self.starts.setdefault(feature.strand, []).append(feature.start)
+            reach.append(max(feature.end, reach[-1] if reach else 0))
+
+    def cover(self, feature: Feature) -> bool:
+        """Whether one of them holds all of a feature, on its strand."""
+        before = bisect_right(self.starts.get(feature.strand, []), feature.start)
+        return before > 0 and self.reach[feature.strand][before - 1] >= feature.end
+
+
+def is_whole(kind: str) -> bool:
+    """Whether a kind has parts: a gene (`pseudogene`, `ncRNA_gene`, ...) or a transcript of one."""
+    return is_gene(kind) or level(kind) == TRANSCRIPT
+
+
 def is_gene(kind: str) -> bool:
-    """Whether a kind is a gene: `gene`, `pseudogene`, `ncRNA_gene` and the like."""
+    """Whether a kind is a gene."""
     return kind.endswith("gene")
-
-
-def stands_alone(kind: str) -> bool:
-    """Whether a feature is drawn for itself where genes are annotated, rather than as a part of one."""
-    return is_gene(kind) or not (kind in PARTS or kind in TRANSCRIPTS or kind.endswith("RNA"))
 
 
 def merged(group: list[Feature], offset: int, length: int) -> LaneFeature:

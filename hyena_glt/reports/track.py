@@ -1,9 +1,6 @@
 """One contig at every zoom: overview bins, its patches, its bases.
 
-    ContigTrack -> summarise -> ContigSummary (bounded memory) -> contig_payload, within the page's budget
-
-Bins are kept as sums and extremes, so that they can be merged to fewer bins once it is known how many contigs
-share the page.
+ContigTrack -> summarise -> ContigSummary (bounded memory) -> contig_payload, within the page's budget
 """
 
 from __future__ import annotations
@@ -14,25 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .bins import Bins, bin_track, merged_bins, without_ambiguous
 from .encoding import quantise, varint_text, visible
 from .features import LaneFeature, features_payload, lane_features, longest
 from .records import Budget, ContigTrack
 
 BASES_PER_BIN = 32  # bins are not made finer than this
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Bins:
-    """Consecutive stretches of `width` bases (the last may be shorter), each array `(num_bins,)`."""
-
-    width: int
-    lowest: NDArray[np.float32]  # of the entropies, NaN in a bin without any
-    highest: NDArray[np.float32]
-    total: NDArray[np.float64]  # sum of the entropies
-    bases: NDArray[np.int64]  # bases with an entropy
-    score_total: NDArray[np.float64]  # sum over bases of their patch's score
-    score_bases: NDArray[np.float64]  # bases whose patch has a score
-    starts: NDArray[np.int64]  # patches that start here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,7 +58,7 @@ def bins_needed(length: int, budget: Budget) -> int:
 def summarise(track: ContigTrack, budget: Budget) -> ContigSummary:
     """Reduce a track to what a page could show of it alone."""
     runs = np.empty((0, 2), np.int64) if track.ambiguous is None else track.ambiguous - track.offset
-    entropies = None if track.entropies is None else without_ambiguous(track.entropies, runs)
+    entropies = track.entropies
     lengths, scores = track.patch_lengths, track.patch_scores.astype(np.float32, copy=False)
     features = lane_features(track.features, track.offset, track.length)
     return ContigSummary(
@@ -82,81 +66,14 @@ def summarise(track: ContigTrack, budget: Budget) -> ContigSummary:
         length=track.length,
         offset=track.offset,
         num_patches=lengths.size,
-        bins=bin_track(lengths, scores, entropies, bins_needed(track.length, budget)),
+        bins=bin_track(lengths, scores, entropies, runs, bins_needed(track.length, budget)),
         patch_lengths=lengths[: budget.patches].copy(),
         patch_scores=scores[: budget.patches].copy(),
-        entropies=None if entropies is None else entropies[: budget.bases].copy(),
+        entropies=None if entropies is None else without_ambiguous(entropies[: budget.bases].copy(), runs),
         features=longest(features, budget.features),
         num_features=len(features),
         ambiguous=longest_runs(runs, budget.runs),
         num_runs=len(runs),
-    )
-
-
-def without_ambiguous(entropies: NDArray[np.floating], runs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the entropies with NaN at ambiguous symbols, after which nothing was predicted."""
-    entropies = entropies.astype(np.float32, copy=False)
-    if runs.size == 0:
-        return entropies
-    edges = np.zeros(entropies.size + 1, np.int8)
-    np.add.at(edges, runs[:, 0], 1)
-    np.add.at(edges, runs[:, 1], -1)
-    return np.where(np.cumsum(edges[:-1], dtype=np.int8) > 0, np.float32(np.nan), entropies)
-
-
-def bin_track(
-    lengths: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    entropies: NDArray[np.float32] | None,
-    max_bins: int,
-) -> Bins:
-    """Reduce a track, not empty, to at most `max_bins` bins; without entropies the scores stand in."""
-    length = int(lengths.sum())
-    values = np.repeat(scores, lengths) if entropies is None else entropies
-    width = -(-length // max_bins)
-    edges = np.arange(0, length, width)
-    known = np.isfinite(values)
-    score_total, score_bases = score_sums(lengths, scores, np.append(edges, length))
-    starts = np.cumsum(lengths) - lengths
-    return Bins(
-        width=width,
-        lowest=np.fmin.reduceat(values, edges),
-        highest=np.fmax.reduceat(values, edges),
-        total=np.add.reduceat(np.where(known, values, 0), edges, dtype=np.float64),
-        bases=np.add.reduceat(known, edges, dtype=np.int64),
-        score_total=score_total,
-        score_bases=score_bases,
-        starts=np.bincount(starts // width, minlength=edges.size),
-    )
-
-
-def score_sums(
-    lengths: NDArray[np.int64], scores: NDArray[np.float32], edges: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum the scores over the bases between consecutive edges, and count the bases that have one.
-
-    The running sum over bases is linear within a patch, so it is interpolated at the edges, exactly.
-    """
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    counted = np.where(np.isfinite(scores), lengths, 0).astype(np.float64)
-    summed = np.where(counted > 0, scores, 0).astype(np.float64) * counted
-    running = [np.concatenate([[0.0], np.cumsum(column)]) for column in (summed, counted)]
-    total, bases = (np.diff(np.interp(edges, ends, column)) for column in running)
-    return total, bases
-
-
-def merged_bins(bins: Bins, max_bins: int) -> Bins:
-    """Join neighbouring bins until there are at most `max_bins`."""
-    factor = -(-bins.starts.size // max(1, max_bins))
-    if factor == 1:
-        return bins
-    first = np.arange(0, bins.starts.size, factor)
-    sums = ("total", "bases", "score_total", "score_bases", "starts")
-    return Bins(
-        width=bins.width * factor,
-        lowest=np.fmin.reduceat(bins.lowest, first),
-        highest=np.fmax.reduceat(bins.highest, first),
-        **{name: np.add.reduceat(getattr(bins, name), first) for name in sums},
     )
 
 
@@ -177,7 +94,7 @@ def contig_payload(contig: ContigSummary, shares: Shares) -> dict[str, Any]:
         "offset": contig.offset,
         "patches": contig.num_patches,
         "scored": contig.entropies is not None,
-        "bins": bins_payload(merged_bins(contig.bins, shares.bins)),
+        "bins": bins_payload(merged_bins(contig.bins, max(1, shares.bins))),
         "detail": patches,
         "bases": quantise(contig.entropies[:bases], np.uint16).payload()
         if contig.entropies is not None

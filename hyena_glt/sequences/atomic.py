@@ -49,6 +49,8 @@ def atomic_write(
         BrokenPipeError: The reader of a pipe has gone.
     """
     name = os.fspath(path)
+    if "\0" in name:
+        raise SystemProblem("cannot write: the file name holds a zero byte")
     if name == STDOUT:
         writer = _write_stdout(mode)
     elif _is_special(name):
@@ -167,8 +169,6 @@ def _is_special(name: str) -> bool:
 
 
 def _refuse_existing(name: str, target: Path, overwrite: bool) -> None:
-    if "\0" in name:
-        raise SystemProblem("cannot write: the file name holds a zero byte")
     if target.is_dir():
         raise SystemProblem(f"{name}: cannot write: is a directory")
     if not overwrite and target.exists():

@@ -76,7 +76,7 @@ def skip_blank_lines(reader: ChunkReader) -> int:
         if visible:
             reader.give_back(text[begin:])
             return line
-        opening = text[begin:][-1:]
+        opening = text[begin : begin + SHOWN_BYTES]
     return 0
 
 

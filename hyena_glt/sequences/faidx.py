@@ -89,14 +89,12 @@ def parse_fai(text: bytes) -> dict[str, Entry]:
         ValueError: It is damaged.
     """
     entries: dict[str, Entry] = {}
-    for line in text.decode().splitlines():
-        name, *numbers = line.split("\t")
-        entry = Entry(*map(int, numbers))
+    for line in text.decode().removesuffix("\n").split("\n"):
+        name, length, offset, line_bases, line_width = line.split("\t")
+        entry = Entry(int(length), int(offset), int(line_bases), int(line_width))
         if not (name and name not in entries and min(entry) >= 0 and 0 < entry.line_bases < entry.line_width):
             raise ValueError("damaged .fai")
         entries[name] = entry
-    if not entries:
-        raise ValueError("empty .fai")
     return entries
 
 
@@ -106,10 +104,10 @@ def parse_gzi(raw: bytes) -> NDArray[np.uint64]:
     Raises:
         ValueError: It is damaged.
     """
-    count, *pairs = np.frombuffer(raw, dtype="<u8")
-    if len(pairs) != 2 * int(count):
+    numbers = np.frombuffer(raw, dtype="<u8")
+    if not len(numbers) or len(numbers) != 1 + 2 * int(numbers[0]):
         raise ValueError("damaged .gzi")
-    return np.concatenate([np.zeros((1, 2), np.uint64), np.array(pairs, np.uint64).reshape(-1, 2)])
+    return np.concatenate([np.zeros((1, 2), np.uint64), numbers[1:].reshape(-1, 2)])
 
 
 def _fits(path: str, entries: dict[str, Entry]) -> bool:

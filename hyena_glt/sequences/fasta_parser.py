@@ -6,11 +6,12 @@ walked line by line, to find the line that is to blame or to drop whitespace-onl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from hyena_glt.errors import AlphabetError, SequenceFormatError
 from hyena_glt.sequences.alphabets import GAPS, Alphabet
-from hyena_glt.sequences.chunks import WHITESPACE, ChunkReader
+from hyena_glt.sequences.chunks import ChunkReader
 from hyena_glt.sequences.quoting import quoted, shown
 from hyena_glt.sequences.records import (
     Block,
@@ -21,6 +22,9 @@ from hyena_glt.sequences.records import (
 )
 
 MARKER = ord(">")
+SPACES = b" \t\x0b\x0c"
+SPACE = re.compile(b"[" + SPACES + b"]")
+VISIBLE = re.compile(b"[^" + SPACES + b"]")
 
 
 def parse_fasta(
@@ -39,6 +43,7 @@ class FastaParser:
     def __init__(self, path: str, line: int, alphabet: Alphabet, degap: bool) -> None:
         self.path, self.line, self.alphabet = path, line, alphabet
         self.gaps = GAPS if degap else b""
+        self._bad_symbol = re.compile(b"[^" + re.escape(alphabet.symbols + self.gaps + SPACES) + b"]")
         self.header: Header | None = None
         self.header_text: bytearray | None = None  # the open header line, or None outside a header
         self.first_lines: dict[str, int] = {}  # name -> line of its header
@@ -135,25 +140,29 @@ class FastaParser:
         return bytes(cleaned)
 
     def _check_line(self, text: bytes, start: int) -> bytes:
-        """Check a line, or the part of the open line that this chunk holds."""
-        visible = text.translate(None, WHITESPACE)
-        symbols = visible.translate(None, self.gaps)
-        bad = symbols.translate(None, self.alphabet.symbols)
-        if bad:
-            self._refuse_symbol(symbols, start)
-        if b"\r" in text:
-            refuse_lone_return(self.path, self.line)
-        self.open_symbols |= bool(visible)
-        self.open_space |= len(visible) < len(text)
-        if self.open_symbols and self.open_space:
+        """Check a line, or the part of the open line in this chunk; the leftmost fault is reported."""
+        bad, space = self._bad_symbol.search(text), self._misplaced_space(text)
+        if space and (not bad or space.start() <= bad.start()):
             raise SequenceFormatError(
                 "whitespace inside a sequence line", path=self.path, line=self.line, record=self._shown_name()
             )
-        return symbols
+        if bad:
+            self._refuse_symbol(text, bad.start(), start)
+        visible = text.translate(None, SPACES)
+        self.open_symbols |= bool(visible)
+        self.open_space |= len(visible) < len(text)
+        return visible.translate(None, self.gaps)
 
-    def _refuse_symbol(self, symbols: bytes, start: int) -> None:
-        at = symbols.translate(self.alphabet.code_table).find(b"\xff")
-        message = f"position {start + at + 1}: {self.alphabet.refusal(symbols[at : at + 4])}"
+    def _misplaced_space(self, text: bytes) -> re.Match[bytes] | None:
+        """Find where a line turns out to hold both whitespace and symbols."""
+        begins_blank = self.open_space or (not self.open_symbols and text[:1] in SPACES)
+        return (VISIBLE if begins_blank else SPACE).search(text)
+
+    def _refuse_symbol(self, text: bytes, at: int, start: int) -> None:
+        if text[at : at + 1] == b"\r":
+            refuse_lone_return(self.path, self.line)
+        position = start + len(text[:at].translate(None, SPACES + self.gaps)) + 1
+        message = f"position {position}: {self.alphabet.refusal(text[at : at + 4])}"
         raise AlphabetError(message, path=self.path, line=self.line, record=self._shown_name())
 
     def _last_block(self) -> Block:

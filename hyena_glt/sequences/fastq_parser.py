@@ -227,6 +227,11 @@ class ReadLines:
         if bad:
             self._refuse(f"quality byte {quoted(bad[:1])} is not printable ASCII ('!' to '~')")
         if len(text) > missing:
+            if (
+                text.startswith(b"@") and missing < length
+            ):  # the next read: the quality before it was too short
+                self.next -= 1
+                self._refuse(f"expected {length} quality bytes, one per symbol, got {length - missing}")
             got = length - missing + len(text)
             self._refuse(f"expected {length} quality bytes, one per symbol, got {got}: {quoted(text)}")
 

@@ -18,9 +18,15 @@ import pytest
 from hyena_glt.reports import ContigTrack
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 HOSTILE = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -48,7 +54,7 @@ def hostile() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def make_track():
-    """`make_track(length, seed=0, name="chr1", ...)` gives a track with random patches, scores and entropies."""
+    """`make_track(length, seed=0, name="chr1", ...)` gives random patches, scores, entropies."""
 
     def make(length: int, seed: int = 0, mean: float = 16.0, **fields: Any) -> ContigTrack:
         random = np.random.default_rng(seed)

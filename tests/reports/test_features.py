@@ -7,7 +7,9 @@ from hyena_glt.sequences.annotations import Feature, read_gff
 
 
 def feature(start, end, kind="gene", name="x", strand="+"):
-    return Feature(contig="chr1", start=start, end=end, strand=strand, kind=kind, name=name, phase=None, line=1)
+    return Feature(
+        contig="chr1", start=start, end=end, strand=strand, kind=kind, name=name, phase=None, line=1
+    )
 
 
 def test_rows_of_one_gene_become_one_arrow():
@@ -26,6 +28,18 @@ def test_parts_are_left_to_their_gene_and_drawn_without_one():
     exons = [feature(10, 20, "exon"), feature(30, 40, "CDS")]
     assert [f.kind for f in lane_features([feature(10, 40), *exons], 0, 100)] == ["gene"]
     assert [f.kind for f in lane_features(exons, 0, 100)] == ["exon", "CDS"]
+    assert [f.kind for f in lane_features([*exons, feature(5, 45, "mRNA")], 0, 100)] == ["mRNA"]
+
+
+def test_what_no_gene_of_its_strand_holds_is_drawn():
+    rows = [
+        feature(10, 40),
+        feature(50, 60, "tRNA"),
+        feature(20, 30, "CDS", strand="-"),
+        feature(35, 45, "CDS"),
+    ]
+    drawn = [(f.kind, f.start, f.strand) for f in lane_features(rows, 0, 100)]
+    assert drawn == [("gene", 10, "+"), ("CDS", 20, "-"), ("CDS", 35, "+"), ("tRNA", 50, "+")]
 
 
 def test_the_sequence_itself_is_no_feature_and_repeats_stand_alone():

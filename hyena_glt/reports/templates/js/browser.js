@@ -103,8 +103,9 @@ function describePosition(d, position) {
 function curveRows(d, position, end) {
   const value = d.contig.curve(position, end);
   if (!value || !d.contig.scored) return [];
-  if (end - position === 1 && d.contig.isFine(end)) return [["Entropy", `${decimals(value[1], 4)} nats`]];
-  const note = end - position === 1 ? `Entropy, ${count(d.contig.width)}-base bin` : "Entropy";
+  const fine = d.contig.isFine(end);
+  if (end - position === 1 && fine) return [["Entropy", `${decimals(value[1], 4)} nats`]];
+  const note = fine || end - position >= d.contig.width ? "Entropy" : `Entropy, ${count(d.contig.width)}-base bin`;
   return [[note, `${decimals(value[1], 3)} (${decimals(value[0], 2)}–${decimals(value[2], 2)}) nats`]];
 }
 

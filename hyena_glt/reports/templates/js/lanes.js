@@ -85,13 +85,16 @@ function drawLevels(d, scale, top) {
   }
 }
 
+/** From lowest to highest; fainter the more bases share a pixel, since the range then says less. */
 function fillBand(d, columns, scale) {
   d.context.fillStyle = d.colours.band;
+  d.context.globalAlpha = clamp(1.4 - Math.log10(Math.max(basesPerPixel(d), 1)) / 4, 0.45, 1);
   for (const [x, value] of columns) {
     if (!value) continue;
     const upper = scale.y(value[2]);
     d.context.fillRect(x, upper, 1, scale.y(value[0]) - upper);
   }
+  d.context.globalAlpha = 1;
 }
 
 function fillAbove(d, columns, scale) {
@@ -202,7 +205,8 @@ function drawDensity(d, top, height, from) {
   d.context.globalAlpha = 0.6;
   for (const [a, b, value] of values) {
     const share = (value / most) * height;
-    d.context.fillRect(xOf(d, a), top + height - share, xOf(d, b) - xOf(d, a), share);
+    const [left, right] = [Math.round(xOf(d, a)), Math.round(xOf(d, b))];
+    d.context.fillRect(left, top + height - share, right - left, share);
   }
   d.context.globalAlpha = 1;
   d.context.fillStyle = d.colours.muted;

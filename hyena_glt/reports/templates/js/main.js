@@ -41,8 +41,8 @@ function listenToButtons(view) {
 /** What belongs to the contig rather than to the stretch of it in view. */
 function showContig(view) {
   const { contig } = view;
-  if (byId("notes").dataset.contig === String(view.index)) return;
-  byId("notes").dataset.contig = String(view.index);
+  if (byId("notes").dataset.index === String(view.index)) return;
+  byId("notes").dataset.index = String(view.index);
   byId("contig").value = String(view.index);
   byId("notes").replaceChildren(...contig.notes.map((note) => element("li", note)));
   byId("kinds").replaceChildren(...legendOfKinds(contig.features));
@@ -60,7 +60,7 @@ function drawScale(canvas) {
   }
 }
 
-/** Draw again when the page's width or its colours change, and in light colours for paper. */
+/** Draw again when the page's width or its colours change; on paper as wide as the paper, in light colours. */
 function watchPage(redraw) {
   let width = document.body.clientWidth;
   new ResizeObserver(() => {

@@ -1,0 +1,190 @@
+"""Where a patcher's scores come from: a saved or live entropy model, a callable that gives logits, or each row itself.
+
+tokens -> entropies, and the starts that the source forces (the edges of runs of ambiguity symbols).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hyena_glt.entropies import MarkovEntropy, calculate_entropies
+from hyena_glt.errors import ConfigError, DataError, ModelFileError, PatchingError
+from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.devices import resolve_device
+from hyena_glt.patching.rows import TokenRows
+from hyena_glt.sequences.alphabets import BYTES, DNA, PROTEIN, Alphabet
+from hyena_glt.tokens.byte_tokenizer import OFFSET
+
+AUTO = "auto"
+DNA_SHARE = 0.9  # of the bytes of a row that is taken for DNA
+
+
+class Scored(NamedTuple):
+    """Scores of token rows."""
+
+    scores: Tensor  # (batch, length) float32 nats, 0 in padding
+    forced: NDArray[np.bool_] | None  # (batch, length), True at starts that the source forces; None for none
+
+
+@runtime_checkable
+class EntropySource(Protocol):
+    """What every entropy model offers."""
+
+    def entropies(self, sequence: Any) -> Any:
+        """`(length,)` float32 nats; entry `i` is of the prediction made after token `i`."""
+        ...
+
+
+class AutoEntropy:
+    """Scores each sequence by a context model fitted on that sequence alone, so rows never see each other."""
+
+    name = AUTO
+    is_causal = False
+
+    def model(self, tokens: NDArray[Any]) -> MarkovEntropy | None:
+        """The model of one sequence; None where there is nothing to fit on."""
+        try:
+            return MarkovEntropy.fit([tokens], alphabet=likely_alphabet(tokens).name)
+        except DataError:
+            return None
+
+    def score(self, tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Entropies and forced starts of one sequence."""
+        model = self.model(tokens)
+        if model is None:
+            return np.zeros(tokens.size, np.float32), None
+        return model.entropies(tokens), model.forced_starts(tokens)
+
+
+def likely_alphabet(tokens: NDArray[Any]) -> Alphabet:
+    """DNA for rows that are nearly all nucleotides (RNA has the same codes), protein for other letters, else bytes."""
+    if dna_share(tokens) >= DNA_SHARE:
+        return DNA
+    text = tokens[tokens >= OFFSET]
+    return PROTEIN if np.isin(text - OFFSET, list(PROTEIN.symbols)).all() else BYTES
+
+
+def dna_share(tokens: NDArray[Any]) -> float:
+    """Share of the letters A C G T U N, either case, among the bytes of a row; 0.0 without any."""
+    text = tokens[tokens >= OFFSET]
+    return float(np.isin((text - OFFSET) & 0xDF, list(b"ACGTUN")).mean()) if text.size else 0.0
+
+
+def resolve_source(args: PatcherArgs) -> Any:
+    """The source that the arguments name: an `AutoEntropy`, a `MarkovEntropy`, another object or a callable.
+
+    Raises:
+        ConfigError: Something that is no source, or a language model name.
+        ModelFileError: A file that is no saved model.
+    """
+    given = args.entropy_model
+    if given is None and args.entropy_model_checkpoint_dir is not None:
+        given = saved_model_path(args.entropy_model_checkpoint_dir)
+    if given is None and args.model_name is not None:
+        raise ConfigError(
+            f"model_name: no language model is loaded by name, got {args.model_name!r}; fit a table with "
+            "MarkovEntropy.fit(sequences), or pass a callable from tokens to logits, as entropy_model"
+        )
+    if given is None or (isinstance(given, str) and given == AUTO):
+        return AutoEntropy()
+    if isinstance(given, str | os.PathLike):
+        return load_model(given)
+    if isinstance(given, EntropySource) or callable(given):
+        return given
+    raise ConfigError(
+        "entropy_model: expected 'auto', the path of a saved model, an object with entropies(tokens) or a callable, "
+        f"got {type(given).__name__}"
+    )
+
+
+def load_model(path: str | os.PathLike[str]) -> MarkovEntropy:
+    """Read a saved entropy model.
+
+    Raises:
+        ModelFileError: No such file, or not a model.
+    """
+    if not Path(path).is_file():
+        raise ModelFileError("entropy_model: expected 'auto' or a file that MarkovEntropy.save wrote", path=path)
+    return MarkovEntropy.load(path)
+
+
+def saved_model_path(folder: str | os.PathLike[str]) -> Path:
+    """The one saved model in a folder; the path itself where it is a file.
+
+    Raises:
+        ModelFileError: No folder, or not exactly one model in it.
+    """
+    place = Path(folder)
+    if place.is_file():
+        return place
+    models = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    if len(models) != 1:
+        raise ModelFileError(
+            f"entropy_model_checkpoint_dir: expected a folder with one .safetensors file, found {len(models)}",
+            path=folder,
+        )
+    return models[0]
+
+
+def score_rows(source: Any, rows: TokenRows, args: PatcherArgs) -> Scored:
+    """Score every row by itself.
+
+    Args:
+        source: What `resolve_source` gave.
+        rows: `(batch, length)` tokens.
+        args: Batch size and device of a callable source.
+
+    Raises:
+        PatchingError: Scores of another length, or NaN.
+    """
+    if not isinstance(source, AutoEntropy | EntropySource):
+        return Scored(_scores_from_logits(source, rows, args), None)
+    scores = np.zeros(rows.tokens.shape, np.float32)
+    forced = np.zeros(rows.tokens.shape, np.bool_)
+    for index, length in enumerate(rows.lengths):
+        values, edges = _score_row(source, rows.row(index))
+        scores[index, :length] = values
+        if edges is not None:
+            forced[index, :length] = edges
+    on_device = torch.from_numpy(scores).to(rows.tokens.device)
+    return Scored(on_device, forced if forced.any() else None)
+
+
+def _score_row(
+    source: Any, tokens: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    if isinstance(source, AutoEntropy):
+        return source.score(tokens)
+    values = np.asarray(source.entropies(tokens), np.float32)
+    if values.shape != tokens.shape or np.isnan(values).any():
+        raise PatchingError(
+            f"entropies: expected {tokens.shape} numbers from {type(source).__name__}, got {values.shape} "
+            f"with {int(np.isnan(values).sum())} NaN"
+        )
+    force = getattr(source, "forced_starts", None)
+    return values, None if force is None else np.asarray(force(tokens), np.bool_)
+
+
+def _scores_from_logits(model: Any, rows: TokenRows, args: PatcherArgs) -> Tensor:
+    device = model_device(model, args.patching_device)
+    tokens = rows.tokens.to(torch.int64)
+    return calculate_entropies(tokens, model, args.patching_batch_size, device)
+
+
+def model_device(model: Any, patching_device: str) -> torch.device | None:
+    """Where a network runs: the device asked for, else where its weights are; None for no preference.
+
+    Raises:
+        SystemProblem: CUDA is asked for and not there.
+    """
+    device = resolve_device(patching_device, "patching_device")
+    if device is None and isinstance(model, nn.Module):
+        return next((weight.device for weight in model.parameters()), None)
+    return device
