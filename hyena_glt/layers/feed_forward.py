@@ -23,7 +23,7 @@ class FeedForward(nn.Module):
         self.project_out = nn.Linear(inner, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, length, hidden)` to the same, a block of positions at a time: the inner width is never whole."""
+        """`(batch, length, hidden)` to the same, in blocks of positions: the inner width is never whole."""
         return torch.cat([self._block(part) for part in x.split(BLOCK_POSITIONS, dim=1)], dim=1)
 
     def _block(self, x: Tensor) -> Tensor:

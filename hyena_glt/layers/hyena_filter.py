@@ -17,7 +17,7 @@ LAG_BLOCK = 128
 
 
 def half_life_rates(channels: int, shortest: float, longest: float) -> Tensor:
-    """Log of the rates whose half-lives run geometrically from `shortest` to `longest` lags: `(channels,)`."""
+    """Log of rates whose half-lives run geometrically from `shortest` to `longest` lags: `(channels,)`."""
     half_lives = torch.logspace(math.log2(shortest), math.log2(longest), channels, base=2.0)
     return (math.log(2) / half_lives).log()
 
@@ -84,7 +84,7 @@ class ExponentialFilter(nn.Module):
         self.amplitude = nn.Parameter(torch.randn(channels, num_exponentials) / math.sqrt(num_exponentials))
 
     def forward(self, length: int) -> Tensor:
-        """`(channels, length)` float32, by one product of two tables: never `(channels, exponentials, length)`."""
+        """`(channels, length)` float32; never a tensor of `(channels, exponentials, length)`."""
         with torch.autocast(self.log_rate.device.type, enabled=False):
             coarse, fine = decay_tables(self.log_rate, length)
             weighted = fine * (self.amplitude.unsqueeze(-1) * unit_energy(self.log_rate))

@@ -39,7 +39,7 @@ def score_sequences(
         `(num_sequences,)` float64, on the CPU.
 
     Raises:
-        ConfigError: The net is not causal, or `rc` is unknown.
+        ConfigError: The net is not causal, its patches overlap, or `rc` is unknown.
         DataError: A sequence is too short, or its score is not finite; its index is named.
     """
     _check(net, sequences, rc)
@@ -61,6 +61,8 @@ def _check(net: HyenaGLT, sequences: Sequence[str | bytes], rc: str) -> None:
         raise ConfigError(
             "score_sequences: expected a causal net, got causal=False; it sees what it would predict"
         )
+    if getattr(net.patcher(), "overlap", 0):
+        raise ConfigError("overlap: expected a patcher without overlap, since shared bases would count twice")
     short = next((index for index, sequence in enumerate(sequences) if len(sequence) < 2), None)
     if short is not None:
         raise DataError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from hyena_glt.checks import build_config
 from hyena_glt.config import HyenaGLTConfig, PatcherFields
 from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.model.inputs import PatchedTokens
@@ -43,14 +44,12 @@ def resolve_patcher(config: HyenaGLTConfig, external: Any | None, options: Any |
 
 
 def _build_patcher(options: Any, external: Any | None) -> Any:
-    from hyena_glt.patching import Patcher
+    from hyena_glt.patching import PatcherArgs
 
     if hasattr(options, "build"):
         return options.build()
-    if isinstance(options, PatcherFields):
-        options = options.model_dump(include=set(PatcherFields.model_fields), exclude_unset=True)
-    model = getattr(external, "entropy_model", None)
-    return Patcher(**({} if model is None else {"entropy_model": model}), **options)
+    fields = options if isinstance(options, PatcherFields) else build_config(PatcherFields, options)
+    return PatcherArgs.from_config(fields, entropy_model=getattr(external, "entropy_model", None)).build()
 
 
 def encode_rows(sequences: Piece | Sequence[Piece]) -> Tensor:
@@ -59,10 +58,7 @@ def encode_rows(sequences: Piece | Sequence[Piece]) -> Tensor:
         return sequences.long() if sequences.ndim == 2 else sequences.long().unsqueeze(0)
     if isinstance(sequences, str | bytes | bytearray):
         return encode_piece(sequences).unsqueeze(0)
-    rows = [encode_piece(row) for row in sequences]
-    if not rows:
-        return torch.zeros(0, 0, dtype=torch.int64)
-    return pad_sequence(rows, batch_first=True, padding_value=PAD_ID)
+    return pad_rows([encode_piece(row) for row in sequences], PAD_ID)
 
 
 def encode_piece(piece: Any) -> Tensor:
@@ -89,22 +85,26 @@ def patch_rows(patcher: Any, tokens: Tensor) -> PatchedTokens:
     Raises:
         PatchingError: It has neither.
     """
-    with_starts = getattr(patcher, "patch_with_starts", None)
-    if with_starts is not None:
-        rows = with_starts(tokens)
+    if getattr(patcher, "overlap", 0):
+        return stack_rows(
+            [join_patches(*patcher.patch_with_boundaries(row[row != PAD_ID])) for row in tokens]
+        )
+    if hasattr(patcher, "patch_with_starts"):
+        rows = patcher.patch_with_starts(tokens)
         return PatchedTokens(tokens=tokens, patch_lengths=rows.patch_lengths, known_starts=rows.known_starts)
     if not hasattr(patcher, "patch"):
         raise PatchingError(f"patcher: expected a method patch(tokens), got {type(patcher).__name__}")
     return PatchedTokens(tokens=tokens, patch_lengths=patcher.patch(tokens)[0])
 
 
-def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int) -> PatchedTokens:
+def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int = 0) -> PatchedTokens:
     """Patches of one sequence -> tokens with patch lengths; overlapping patches keep their own positions.
 
     Args:
         patches: The pieces in order.
         boundaries: `(num_patches,)` start of each piece, counted from 0 or from `offset`; None: they
-            follow each other. offset: Global position of the first token.
+            follow each other.
+        offset: Global position of the first token.
 
     Raises:
         PatchingError: Counts differ, starts do not ascend, or the first is neither 0 nor `offset`.
@@ -122,6 +122,23 @@ def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int) 
         patch_lengths=lengths.unsqueeze(0),
         patch_starts=None if starts is None else starts.unsqueeze(0),
     )
+
+
+def stack_rows(rows: Sequence[PatchedTokens]) -> PatchedTokens:
+    """One batch of single rows that know their patch starts, padded to the longest."""
+    starts = [row.patch_starts[0] for row in rows if row.patch_starts is not None]
+    return PatchedTokens(
+        tokens=pad_rows([row.tokens[0] for row in rows], PAD_ID),
+        patch_lengths=pad_rows([row.patch_lengths[0] for row in rows], 0),
+        patch_starts=pad_rows(starts, 0),
+    )
+
+
+def pad_rows(rows: Sequence[Tensor], value: int) -> Tensor:
+    """Rows of unequal lengths side by side, `(batch, longest)` int64."""
+    if not rows:
+        return torch.zeros(0, 0, dtype=torch.int64)
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 
 def _relative_starts(boundaries: Any, count: int, offset: int) -> Tensor:

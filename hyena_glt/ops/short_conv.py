@@ -23,9 +23,10 @@ def short_conv(u: Tensor, h: Tensor, *, lead: int = 0, dim: int = -1) -> Tensor:
         dim: Dimension of the length.
 
     Returns:
-        The shape of `u`.
+        The shape of `u`, in the wider of the two dtypes.
     """
-    return _ShortConv.apply(u, h, lead, dim % u.ndim)
+    dtype = torch.promote_types(u.dtype, h.dtype)
+    return _ShortConv.apply(u.to(dtype), h.to(dtype), lead, dim % u.ndim)
 
 
 class _ShortConv(torch.autograd.Function):

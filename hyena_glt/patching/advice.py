@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hyena_glt.config import DEFAULT_THRESHOLD, PatchingModeEnum
 from hyena_glt.patching.args import PatcherArgs
@@ -55,22 +56,28 @@ class Adviser:
                 "use calibrate(..., target_mean_length=16)",
             )
 
-    def about_starts(self, args: PatcherArgs, rows: TokenRows, counts: NDArray[np.int64]) -> None:
+    def about_starts(self, args: PatcherArgs, rows: TokenRows, starts: Tensor) -> None:
         """Advice about modes that find nothing to split at.
 
         Args:
             args: Options.
             rows: The tokens.
-            counts: `(batch,)` int64 starts of each row under the rule alone.
+            starts: `(batch, length)` bool, starts under the rule alone.
         """
         splits = args.patching_mode in (PatchingModeEnum.space, PatchingModeEnum.bpe)
-        unsplit = (counts <= 2) & (rows.lengths > 2)
-        if splits and "unsplit" not in self._given and unsplit.any() and looks_like_dna(rows):
+        if not splits or args.delimiter_chars is not None or args.model_name is not None:
+            return
+        if "unsplit" not in self._given and _has_unsplit_row(rows, starts) and looks_like_dna(rows):
             self.give(
                 "unsplit",
                 f"{args.patching_mode} mode found nothing to split bases at: a row became one patch of 1 and one of the "
                 "rest; use entropy or static mode",
             )
+
+
+def _has_unsplit_row(rows: TokenRows, starts: Tensor) -> bool:
+    split = starts[:LOOK_AT_ROWS, 2:].cpu().numpy().any(axis=1)
+    return bool((~split & (rows.lengths[:LOOK_AT_ROWS] > 2)).any())
 
 
 def looks_like_dna(rows: TokenRows) -> bool:

@@ -22,13 +22,12 @@ from hyena_glt.checks import build_config
 from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies import entropy
 from hyena_glt.errors import ConfigError, PatchingError
-from hyena_glt.patching import scan
 from hyena_glt.patching.advice import Adviser
 from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.batch_lengths import NO_COLUMNS, close_starts, lay_out
 from hyena_glt.patching.bpe_starts import predict_delimiters
 from hyena_glt.patching.devices import resolve_device
 from hyena_glt.patching.given import given_logits, given_predictions, given_scores
-from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
 from hyena_glt.patching.pieces import Pieces, cut_pieces
 from hyena_glt.patching.rows import TokenRows, read_rows
 from hyena_glt.patching.sources import Scored, model_device, resolve_source, score_rows
@@ -41,7 +40,6 @@ STEPS = (
     "patch_lengths_from_start_ids",
     "postprocessing_patch_lengths",
 )
-NO_COLUMNS = np.zeros((0, 0), np.bool_)
 
 
 class PatchedRows(NamedTuple):
@@ -219,26 +217,29 @@ class Patcher:
         self, tokens: Any, include_next: bool, entropies: Any, preds: Any, threshold: float | None, wants_known: bool
     ) -> PatchedRows:
         rows = read_rows(tokens, self.args.encoding, resolve_device(self.args.device))
-        num_next = int(include_next)
-        with self._timed("calculate_entropies"):
-            threshold = self.args.threshold if threshold is None else threshold
-            scored = self._score(rows, entropies, preds, threshold)
-            predictions = self._predict(rows, preds)
-        with self._timed("find_entropy_patch_start_ids"):
-            request = StartRequest(
-                self.args, rows, num_next, threshold, scored and scored.scores, predictions, self._tokenized(rows)
-            )
-            starts = find_starts(request)
-            self._advise(rows, starts)
-        forced = None if scored is None else scored.forced
+        threshold = self.args.threshold if threshold is None else threshold
+        clock = StepClock(self.log if self.args.log_time else None)
+        scored = self._score(rows, entropies, preds, threshold)
+        predictions = self._predict(rows, preds)
+        clock.lap("calculate_entropies")
+        request = StartRequest(
+            args=self.args,
+            rows=rows,
+            num_next=int(include_next),
+            threshold=threshold,
+            scores=scored and scored.scores,
+            predictions=predictions,
+            given=self._tokenized(rows),
+        )
+        starts = find_starts(request)
+        self._adviser.about_starts(self.args, rows, starts)
+        clock.lap("find_entropy_patch_start_ids")
         known = np.ones(rows.tokens.shape, np.bool_) if wants_known else NO_COLUMNS
-        with self._timed("patch_lengths_from_start_ids"):
-            closed = self._close(request, starts, forced, known)
-        with self._timed("postprocessing_patch_lengths"):
-            patch_lengths = self._lay_out(closed, rows)
-        self.log["tokens"] += rows.num_tokens if self.args.log_time else 0
-        scores = None if scored is None else scored.scores
-        return PatchedRows(patch_lengths, scores, torch.from_numpy(known).to(rows.tokens.device))
+        closed = close_starts(request, starts, scored and scored.forced, known)
+        clock.lap("patch_lengths_from_start_ids")
+        patch_lengths = lay_out(closed, rows)
+        clock.lap("postprocessing_patch_lengths", rows)
+        return PatchedRows(patch_lengths, request.scores, torch.from_numpy(known).to(rows.tokens.device))
 
     def _score(self, rows: TokenRows, entropies: Any, preds: Any, threshold: float | None) -> Scored | None:
         if not self.args.uses_scores:
@@ -274,30 +275,6 @@ class Patcher:
         path, tokenizer = self._tokenizer()
         return tokenizer_start_mask(rows, tokenizer, self.args.encoding, path)
 
-    def _advise(self, rows: TokenRows, starts: Tensor) -> None:
-        modes = (PatchingModeEnum.space, PatchingModeEnum.bpe)
-        if self.args.patching_mode in modes and self.args.delimiter_chars is None and not self._uses_tokenizer:
-            self._adviser.about_starts(self.args, rows, starts.sum(dim=1).cpu().numpy())
-
-    def _close(
-        self, request: StartRequest, starts: Tensor, forced: scan.Bools | None, known: scan.Bools
-    ) -> scan.RowPatches | Tensor:
-        """Patch lengths of the rows, laid out already where tensors made them."""
-        args, rows, num_next = self.args, request.rows, request.num_next
-        limits = scan.ScanRule("mask", None, None, None, args.min_patch_length, args.max_patch_length)
-        if starts.device.type != "cpu" and limits.shortest == 1 and forced is None:
-            lengths = patch_lengths_from_start_mask(starts, rows.lengths_tensor(num_next))
-            return lengths if args.max_patch_length is None else split_large_numbers(lengths, limits.cap)
-        edges = NO_COLUMNS if forced is None else np.pad(forced, ((0, 0), (0, num_next)))
-        if args.patching_mode is PatchingModeEnum.byte and limits.shortest == 1:
-            return scan.one_token_patches(rows.lengths + num_next)
-        return scan.close_rows(starts.cpu().numpy(), rows.lengths, num_next, limits, edges, known)
-
-    def _lay_out(self, closed: scan.RowPatches | Tensor, rows: TokenRows) -> Tensor:
-        if isinstance(closed, Tensor):
-            return closed
-        return torch.from_numpy(scan.pad_rows(closed)).to(rows.tokens.device)
-
     @property
     def _uses_tokenizer(self) -> bool:
         return self.args.patching_mode is PatchingModeEnum.bpe and self.args.model_name is not None
@@ -319,13 +296,21 @@ class Patcher:
             self._kept[what] = (named, value)
         return value
 
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        if not self.args.log_time:
-            yield
+
+class StepClock:
+    """Adds the seconds since the step before to a log; does nothing without one."""
+
+    def __init__(self, log: dict[str, float] | None) -> None:
+        self._log = log
+        self._last = 0.0 if log is None else time.perf_counter()
+
+    def lap(self, step: str, done: TokenRows | None = None) -> None:
+        """End a step; with `done`, count its tokens."""
+        if self._log is None:
             return
-        started = time.perf_counter()
-        yield
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.log[step] += time.perf_counter() - started
+        now = time.perf_counter()
+        self._log[step] += now - self._last
+        self._log["tokens"] += 0 if done is None else done.num_tokens
+        self._last = now

@@ -27,11 +27,7 @@ class TokenRows:
 
     tokens: Tensor  # (batch, length) integers, PAD after each row's end
     lengths: NDArray[np.int64]  # (batch,) tokens of each row
-
-    @property
-    def is_ragged(self) -> bool:
-        """True where a row is shorter than the tensor."""
-        return bool((self.lengths != self.tokens.shape[1]).any())
+    is_ragged: bool  # a row is shorter than the tensor
 
     @property
     def num_tokens(self) -> int:
@@ -67,7 +63,8 @@ def read_rows(sequences: Any, encoding: str = "utf-8", device: torch.device | No
         tokens = torch.as_tensor(sequences)
         check_tokens(tokens)
         tokens = tokens if device is None else tokens.to(device)
-        return TokenRows(tokens, row_lengths(tokens))
+        lengths = row_lengths(tokens)
+        return TokenRows(tokens, lengths, bool((lengths != tokens.shape[1]).any()))
     if isinstance(sequences, str | BYTE_TYPES):
         sequences = [sequences]
     if not isinstance(sequences, Sequence):
@@ -125,7 +122,8 @@ def _rows_of_sequences(sequences: Sequence[Any], encoding: str, device: torch.de
         tokens = np.full((len(rows), int(lengths.max(initial=0))), PAD_ID, np.int64)
         inside = np.arange(tokens.shape[1]) < lengths[:, None]
         tokens[inside] = np.concatenate([np.zeros(0, np.int64), *rows])
-    return TokenRows(torch.from_numpy(tokens).to(device or "cpu"), lengths)
+    is_ragged = bool((lengths != tokens.shape[1]).any())
+    return TokenRows(torch.from_numpy(tokens).to(device or "cpu"), lengths, is_ragged)
 
 
 def sequence_tokens(sequence: Any, encoding: str = "utf-8") -> NDArray[np.int64]:

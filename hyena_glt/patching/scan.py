@@ -23,6 +23,14 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Lengths = NDArray[np.int64]
 NO_BOOLS: Bools = np.zeros(0, np.bool_)
+NEEDS = {  # mode -> numbers it cannot do without
+    "threshold": ("threshold",),
+    "monotone": ("threshold",),
+    "dual": ("threshold", "threshold_add"),
+    "static": ("patch_size",),
+    "byte": (),
+    "mask": (),
+}
 
 
 class ScoreRule(NamedTuple):
@@ -60,11 +68,9 @@ class ScanRule:
     max_patch_length: int | None = None
 
     def __post_init__(self) -> None:
-        needs = {"threshold": ("threshold",), "monotone": ("threshold",), "static": ("patch_size",)}
-        needs |= {"dual": ("threshold", "threshold_add"), "byte": (), "mask": ()}
-        if self.mode not in needs:
-            raise ConfigError(f"mode: expected one of {', '.join(needs)}, got {self.mode!r}")
-        for name in needs[self.mode]:
+        if self.mode not in NEEDS:
+            raise ConfigError(f"mode: expected one of {', '.join(NEEDS)}, got {self.mode!r}")
+        for name in NEEDS[self.mode]:
             value = getattr(self, name)
             if value is None or not math.isfinite(value):
                 raise ConfigError(f"{name}: expected a finite number in mode {self.mode}, got {value}")
@@ -272,51 +278,6 @@ class ScoreRows:
                 self.scores, self.forced, self.ends, *rule.score_rule, rule.shortest, rule.cap
             )
         )
-
-
-class RowPatches(NamedTuple):
-    """Patches of many rows, one row after the other."""
-
-    lengths: Lengths  # (patches of all rows,) int64
-    counts: Lengths  # (batch,) int64, patches of each row
-
-
-def close_rows(
-    starts: Bools, row_lengths: Lengths, num_next: int, rule: ScanRule, forced: Bools, known: Bools
-) -> RowPatches:
-    """Patch lengths of padded rows, with the minimum, the cap and forced starts in force.
-
-    Args:
-        starts: `(batch, at least length + num_next)` bool, False past a row's end.
-        row_lengths: `(batch,)` int64.
-        num_next: 1 where rows are one token longer than `row_lengths` says, else 0.
-        rule: Its minimum and cap.
-        forced: `(batch, at least length + num_next)` bool, or no columns.
-        known: `(batch, length)` bool, set to False where only `forced` starts a patch; or no columns.
-    """
-    cap = rule.cap
-    room = int(np.count_nonzero(starts)) + int(np.count_nonzero(forced)) + 2 * row_lengths.size
-    room += int(((row_lengths + num_next) // cap).sum())
-    lengths = np.empty(room, np.int64)
-    counts = np.empty(row_lengths.size, np.int64)
-    total = kernels.close_rows(
-        starts, forced, row_lengths, num_next, rule.shortest, cap, lengths, counts, known
-    )
-    return RowPatches(lengths[:total], counts)
-
-
-def one_token_patches(row_lengths: Lengths) -> RowPatches:
-    """Every token a patch, as in byte mode."""
-    return RowPatches(np.ones(int(row_lengths.sum()), np.int64), row_lengths)
-
-
-def pad_rows(patches: RowPatches) -> Lengths:
-    """`(batch, num_patches)` int64, right-padded with 0."""
-    if patches.counts.size == 1:
-        return patches.lengths[None]
-    padded = np.empty((patches.counts.size, int(patches.counts.max(initial=0))), np.int64)
-    kernels.pad_rows(patches.lengths, patches.counts, padded)
-    return padded
 
 
 def _row_size(row: Any) -> int:

@@ -295,7 +295,7 @@ def close_forced_patches(starts, forced, first_token, last_start, shortest, cap,
 
 
 @njit(cache=True, nogil=True)
-def close_rows(starts, forced, row_lengths, num_next, shortest, cap, lengths, counts, known):
+def close_rows(starts, forced, row_ends, shortest, cap, lengths, counts, known):
     """Patch lengths of every row, one row after the other; `forced` and `known` may have no columns.
 
     Returns:
@@ -303,7 +303,7 @@ def close_rows(starts, forced, row_lengths, num_next, shortest, cap, lengths, co
     """
     total = 0
     for row in range(starts.shape[0]):
-        num_tokens = row_lengths[row] + num_next
+        num_tokens = row_ends[row]
         counts[row] = 0
         if num_tokens > 0:
             here = lengths[total:]

@@ -8,6 +8,7 @@ a patch ends after each delimiter, and only token 0 starts one on its own accoun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,8 +23,12 @@ from hyena_glt.tokens.byte_tokenizer import OFFSET, PAD_ID, VOCAB_SIZE
 GOES_ON, ENDS_FIRST_OF_RUN, ENDS_ALWAYS = 0, 1, 2
 
 
+@cache
 def space_classes() -> Tensor:
-    """Class of each token under BLT's rule, `(260,)` uint8: 1 ends a patch at the first of a run, 2 always."""
+    """Class of each token under BLT's rule, `(260,)` uint8, not to be changed.
+
+    1 ends a patch where the token before goes on (the first of a run), 2 ends it always, 0 goes on.
+    """
     byte = torch.arange(256)
     digit = (byte >= ord("0")) & (byte <= ord("9"))
     letter = ((byte | 32) >= ord("a")) & ((byte | 32) <= ord("z")) & (byte < 128)

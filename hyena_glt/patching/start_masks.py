@@ -62,6 +62,8 @@ def find_starts(request: StartRequest) -> Tensor:
 def tensor_start_mask(request: StartRequest) -> Tensor:
     """As `find_starts`, by tensor functions on the device of the tokens."""
     mask = _tensor_starts(request)[:, : request.width]
+    if not request.rows.is_ragged:
+        return mask
     row_ends = request.rows.lengths_tensor(request.num_next)[:, None]
     return mask & (torch.arange(request.width, device=mask.device) < row_ends)
 
@@ -88,7 +90,9 @@ def _tensor_starts(request: StartRequest) -> Tensor:
         return starts.scatter(1, last, last < 2)
     if args.patching_mode is PatchingModeEnum.space:
         return class_start_mask(rows.tokens, *_classes(args))
-    row = static_start_mask(request.width, _stride(args), rows.tokens.device)
+    if args.patching_mode is PatchingModeEnum.byte:
+        return torch.ones(rows.tokens.shape[0], request.width, dtype=torch.bool, device=rows.tokens.device)
+    row = static_start_mask(request.width, args.static_patch_size - args.overlap, rows.tokens.device)
     return row.expand(rows.tokens.shape[0], -1)
 
 
@@ -98,7 +102,7 @@ def compiled_start_mask(request: StartRequest) -> Tensor:
     starts = np.empty((rows.tokens.shape[0], request.width), np.bool_)
     if request.scores is not None:
         _mark_scores(request, request.scores.numpy(), starts)
-    elif request.predictions is not None:
+    elif request.predictions is not None or request.args.patching_mode is PatchingModeEnum.byte:
         return tensor_start_mask(request)
     elif request.args.patching_mode in (PatchingModeEnum.bpe, PatchingModeEnum.space):
         classes, always = _classes(request.args)
@@ -106,7 +110,8 @@ def compiled_start_mask(request: StartRequest) -> Tensor:
         if request.args.patching_mode is PatchingModeEnum.bpe and num_next:
             starts[np.arange(rows.lengths.size), rows.lengths] = rows.lengths < 2
     else:
-        kernels.mark_stride_rows(rows.lengths, num_next, _stride(request.args), starts)
+        stride = request.args.static_patch_size - request.args.overlap
+        kernels.mark_stride_rows(rows.lengths, num_next, stride, starts)
     return torch.from_numpy(starts)
 
 
@@ -153,5 +158,3 @@ def _classes(args: PatcherArgs) -> tuple[Tensor, int]:
     return space_classes(), 2
 
 
-def _stride(args: PatcherArgs) -> float:
-    return 1.0 if args.patching_mode is PatchingModeEnum.byte else args.static_patch_size - args.overlap

@@ -56,7 +56,9 @@ class Tile:
     note: str = ""
 
 
-def write_report(path: str | os.PathLike[str], data: ReportData, overwrite: bool = False) -> None:
+def write_report(
+    path: str | os.PathLike[str], data: ReportData, overwrite: bool = False, budget: Budget | None = None
+) -> None:
     """Write the page as one HTML file, whole or not at all.
 
     Raises:
@@ -65,7 +67,7 @@ def write_report(path: str | os.PathLike[str], data: ReportData, overwrite: bool
     """
     from hyena_glt.sequences.atomic import atomic_write
 
-    text = render_report(data)
+    text = render_report(data, budget)
     with atomic_write(path, "wb", overwrite=overwrite) as handle:
         handle.write(text.encode("utf-8"))
 

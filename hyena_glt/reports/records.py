@@ -124,6 +124,8 @@ class ReportData:
     def __post_init__(self) -> None:
         if self.threshold is not None and not np.isfinite(self.threshold):
             raise ConfigError(f"threshold: expected a finite number of nats or None, got {self.threshold}")
+        if not self.score_name:
+            raise ConfigError("score_name: expected words for the axis of the patch scores, got none")
         for key in self.totals:
             if key not in TOTALS:
                 raise ConfigError(f"totals: expected keys among {', '.join(TOTALS)}, got {key!r}")

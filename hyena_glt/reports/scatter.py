@@ -29,9 +29,14 @@ def scatter_payload(embeddings: Embeddings | None, max_points: int) -> dict[str,
         "labels": [visible(embeddings.labels[i]) for i in kept],
         "groups": names,
         "group": members,
-        "explained": list(embeddings.explained) if embeddings.explained else None,
+        "explained": explained_shares(embeddings.explained),
         "total": len(embeddings.labels),
     }
+
+
+def explained_shares(explained: tuple[float, float] | None) -> list[float] | None:
+    """Return the shares of the variance; None where they are not known, as for points that are all equal."""
+    return list(explained) if explained is not None and np.isfinite(explained).all() else None
 
 
 def spaced(total: int, limit: int) -> list[int]:

@@ -142,7 +142,7 @@ def _write_beside(name: str, mode: str, overwrite: bool) -> Iterator[IO[Any]]:
         lock = _create_locked(temporary, target)
     try:
         with _faults_named(name):
-            handle = _open(temporary, mode)
+            handle = _open(lock, mode)
         with _faults_named(name, WRITE_FAULTS), handle:
             yield handle
         with _faults_named(name):
@@ -155,8 +155,12 @@ def _write_beside(name: str, mode: str, overwrite: bool) -> Iterator[IO[Any]]:
         os.close(lock)
 
 
-def _open(name: str | Path, mode: str) -> IO[Any]:
-    return open(name, mode) if "b" in mode else open(name, mode, encoding="utf-8", newline="\n")
+def _open(file: str | int, mode: str) -> IO[Any]:
+    """Open a name, or a descriptor that stays open when the handle is closed."""
+    is_name = isinstance(file, str)
+    if "b" in mode:
+        return open(file, mode, closefd=is_name)
+    return open(file, mode, encoding="utf-8", newline="\n", closefd=is_name)
 
 
 def _is_special(name: str) -> bool:
@@ -177,7 +181,7 @@ def _refuse_existing(name: str, target: Path, overwrite: bool) -> None:
 
 def _create_locked(temporary: Path, target: Path) -> int:
     """Create the temporary file, empty, and lock it for as long as this process lives."""
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         if not _lock(descriptor):
             raise SystemProblem(f"{target}: is being written by this process already")
@@ -223,7 +227,7 @@ def _is_alive(pid: int) -> bool:
 def _remove_unless_locked(path: str) -> None:
     """Remove a leaving; a lock on it says that its writer lives in another container or namespace."""
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if _lock(descriptor):
                 os.unlink(path)

@@ -324,6 +324,17 @@ def test_nothing_sticks_out_of_the_window(opened, width, scheme):
     assert dark == (scheme == "dark")
 
 
+def test_paper_is_light(opened):
+    opened.window(1280, 900, "dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert opened.run(background) == "rgb(16, 20, 24)"
+    opened.run("dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(background) == "rgb(246, 247, 249)"
+    assert opened.run("document.querySelector('#browser > canvas').width") < 720
+    opened.run("dispatchEvent(new Event('afterprint'))")
+    assert opened.run(background) == "rgb(16, 20, 24)"
+
+
 def test_hostile_names_do_nothing(browser, make_track, hostile, tmp_path):
     features = [feature(5 * i, 5 * i + 30, name, kind=name) for i, name in enumerate(hostile)]
     tracks = [make_track(200, seed=i, name=name, features=features) for i, name in enumerate(hostile)]

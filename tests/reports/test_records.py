@@ -67,6 +67,8 @@ def test_embeddings_must_agree_in_number_and_be_finite():
 def test_unknown_totals_and_thresholds_that_are_no_numbers_are_refused():
     with pytest.raises(ConfigError, match="got 'reads'"):
         ReportData(title="x", contigs=[], totals={"reads": 3})
+    with pytest.raises(ConfigError, match="score_name"):
+        ReportData(title="x", contigs=[], score_name="")
     with pytest.raises(ConfigError, match="threshold"):
         ReportData(title="x", contigs=[], threshold=float("nan"))
 

@@ -55,6 +55,11 @@ def test_eight_groups_have_a_colour_each():
     assert payload["group"] == list(range(8))
 
 
+def test_shares_of_no_variance_are_unknown():
+    equal = Embeddings(labels=["a"], points=np.zeros((1, 2)), explained=(float("nan"), float("nan")))
+    assert scatter_payload(equal, 10)["explained"] is None
+
+
 def test_no_point_no_plot():
     assert scatter_payload(None, 10) is None
     assert scatter_payload(Embeddings(labels=[], points=np.empty((0, 2))), 10) is None

@@ -199,6 +199,14 @@ def test_a_link_keeps_pointing_to_the_file_that_is_replaced(tmp_path):
     assert (tmp_path / "folder" / "real").read_bytes() == b"new"
 
 
+def test_a_link_in_place_of_the_temporary_file_is_never_followed(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / f".out.{os.getpid()}.tmp").symlink_to("precious")
+    with pytest.raises(SystemProblem, match="out: cannot write"):
+        write(tmp_path / "out", b"new")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
 def test_without_hard_links_the_file_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", fail(errno.EPERM))
     write(tmp_path / "out", b"new")

@@ -20,8 +20,10 @@ class Histogram {
     this.top = Math.log10(Math.max(...counts, ...expected, 10));
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     this.svg.replaceChildren(...this.axes(limit), this.bars(counts), ...this.expectation(expected, mean));
-    const words = longer ? ` ${plural(longer, "patch").replace(/patchs$/, "patches")} longer than ${count(limit)} ${longer === 1 ? "is" : "are"} not drawn (geometric: ${expectedLonger < 10 ? expectedLonger.toFixed(1) : count(expectedLonger)}).` : "";
-    byId("histogram-note").textContent = `${plural(patches, "patch").replace(/patchs$/, "patches")}, mean ${decimals(mean, 2)} bases (dotted).${words}`;
+    const beyond = expectedLonger < 10 ? decimals(expectedLonger, 1) : count(expectedLonger);
+    const rest = `${plural(longer, "patch is", "patches are")} longer than ${count(limit)} and not drawn (geometric: ${beyond}).`;
+    const all = `${plural(patches, "patch", "patches")}, mean ${decimals(mean, 2)} bases (dotted).`;
+    byId("histogram-note").textContent = longer ? `${all} ${rest}` : all;
   }
 
   make(name, attributes, text) {

@@ -158,17 +158,18 @@ function drawBlocks(d, top, fineEnd) {
     const shade = shadeOf(contig.scores[i], contig.scoreRange) || { fill: d.colours.gap, ink: d.colours.ink };
     context.fillStyle = shade.fill;
     context.fillRect(from, top, Math.max(to - from - 1, 1), PATCHES);
-    boundary(d, contig.edges[i]);
+    drawBoundary(d, contig.edges[i]);
     blockLabel(context, shade.ink, contig.edges[i + 1] - contig.edges[i], (from + to) / 2, top + PATCHES / 2, to - from);
   }
 }
 
-/** A hairline through the curve where a patch starts. */
-function boundary(d, position) {
+/** A hairline through the curve where a patch starts, fainter where they are dense. */
+function drawBoundary(d, position) {
   if (position < d.start) return;
-  d.context.globalAlpha = 0.35;
+  const room = d.contig.length / d.contig.patches / basesPerPixel(d);
+  d.context.globalAlpha = clamp(room / 40, 0.14, 0.5);
   d.context.fillStyle = d.colours.faint;
-  d.context.fillRect(Math.round(xOf(d, position)) - 1, AXIS, 1, CURVE + 22);
+  d.context.fillRect(Math.round(xOf(d, position)) - 1, PLACES.curve, 1, CURVE);
   d.context.globalAlpha = 1;
 }
 

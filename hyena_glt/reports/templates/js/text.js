@@ -3,7 +3,7 @@
 const integers = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const count = (value) => integers.format(value);
 const decimals = (value, digits) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
-const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
+const plural = (value, word, words = `${word}s`) => `${count(value)} ${value === 1 ? word : words}`;
 const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 

@@ -1,0 +1,186 @@
+"""FASTA in, BED out: time of every stage, and of the whole command from outside.
+
+    python benchmarks/genome_to_patches.py [GENOME.fa] [--copies 10] [--repeats 3] [--json out.json]
+
+Without a genome, a simulated one of 4.6 Mb is used. The stages run on one thread in this process, medians of
+`--repeats`; the command runs as a new process with `-@ 1` on one copy and on `--copies` copies of the genome, so that
+the difference of the two is free of start-up and of the cost of the tables, which does not grow with the input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyena_glt.entropies.markov import MarkovFitter
+from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.calibration import calibrate_args
+from hyena_glt.patching.genome import patch_blocks, score_blocks, survey_genome
+from hyena_glt.patching.scan import Scanner, ScanRule
+from hyena_glt.sequences.alphabets import DNA
+from hyena_glt.sequences.atomic import atomic_write
+from hyena_glt.sequences.fasta import read_blocks, read_records
+from hyena_glt.sequences.simulate import simulate_genome
+from hyena_glt.tracks.patches import BedWriter, PatchBatch
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("genome", nargs="?", type=Path)
+    parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        one, many = plain_copies(options.genome, Path(folder), options.copies)
+        rows = stages(many, options.repeats)
+        outside = whole_command(one, many, options.repeats)
+    result = {"machine": machine(), "genome": str(options.genome or "simulated"), "stages": rows, "command": outside}
+    print(as_table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def plain_copies(genome: Path | None, folder: Path, copies: int) -> tuple[Path, Path]:
+    """One and many copies of a genome as plain FASTA of 80 bases a line."""
+    records = simulate_genome(length=4_600_000).records if genome is None else list(read_records(genome))
+    paths = folder / "one.fa", folder / "many.fa"
+    for path, number in zip(paths, (1, copies), strict=True):
+        with path.open("wb") as handle:
+            for copy in range(number):
+                for record in records:
+                    handle.write(f">{record.name}_{copy}\n".encode())
+                    lines = [record.sequence[i : i + 80] for i in range(0, len(record.sequence), 80)]
+                    handle.write(b"\n".join(lines) + b"\n")
+    return paths
+
+
+def stages(path: Path, repeats: int) -> list[Row]:
+    """Median seconds of each stage on the same input."""
+    blocks = list(read_blocks(path))
+    codes = [DNA.encode(block.sequence) for block in blocks]
+    bases = sum(map(len, codes))
+    survey = survey_genome(read_blocks(path), DNA)
+    model = survey.model
+    assert model is not None
+    scores, forced = survey.sample_scores()
+    args = calibrate_args(PatcherArgs(threshold=0.0), scores, forced, target_mean_length=16)
+    rule = ScanRule("threshold", threshold=args.threshold)
+    scored = [part.scores for part in score_blocks(blocks, DNA, model)]
+    patched = list(patch_blocks(blocks, DNA, model, args))
+
+    def fit() -> None:
+        fitter = MarkovFitter("dna", model.order)
+        for block in codes:
+            fitter.feed(block)
+        fitter.finish()
+
+    def scan() -> None:
+        scanner = Scanner(rule)
+        for part in scored:
+            scanner.feed(part.entropies, part.forced_starts)
+
+    def write() -> None:
+        with atomic_write(path.with_suffix(".bed"), overwrite=True) as handle:
+            writer = BedWriter(handle, None)
+            for part in patched:
+                writer.write(PatchBatch(part.block.name, part.patch_start, part.lengths, part.mean_surprises))
+
+    work: dict[str, Callable[[], object]] = {
+        "read and check": lambda: sum(len(block.sequence) for block in read_blocks(path)),
+        "code": lambda: [DNA.encode(block.sequence) for block in blocks],
+        f"fit (order {model.order})": fit,
+        "calibrate": lambda: calibrate_args(
+            PatcherArgs(threshold=0.0), *survey.sample_scores(), target_mean_length=16
+        ),
+        "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model)),
+        "scan": scan,
+        "read, score, scan": lambda: sum(p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args)),
+        "write BED": write,
+    }
+    return [stage_row(name, bases, run, repeats) for name, run in work.items()]
+
+
+def stage_row(name: str, bases: int, run: Callable[[], object], repeats: int) -> Row:
+    """Median of several runs after one to warm up."""
+    run()
+    seconds = statistics.median(timed(run) for _ in range(repeats))
+    return {"stage": name, "bases": bases, "seconds": seconds, "megabases_per_second": bases / seconds / 1e6}
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def whole_command(one: Path, many: Path, repeats: int) -> Row:
+    """`hyena-glt patch -@ 1` to plain BED, from outside: medians, their difference, peak memory."""
+    run_command(one)  # compiles the kernels where they are not cached
+    first = statistics.median(run_command(one) for _ in range(repeats))
+    all_copies = statistics.median(run_command(many) for _ in range(repeats))
+    bases = [sum(len(block.sequence) for block in read_blocks(path)) for path in (one, many)]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return {
+        "seconds_one": first,
+        "seconds_many": all_copies,
+        "bases_one": bases[0],
+        "bases_many": bases[1],
+        "megabases_per_second": (bases[1] - bases[0]) / (all_copies - first) / 1e6,
+        "peak_bytes": peak,
+    }
+
+
+def run_command(path: Path) -> float:
+    """Wall seconds of one process."""
+    output = path.with_suffix(".out.bed")
+    words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", "1", "--force"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return timed(lambda: subprocess.run(words, check=True, capture_output=True, env=environment))
+
+
+def machine() -> str:
+    """Processor, cores, Python and numpy."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [f"{result['machine']}; genome: {result['genome']}", "", "| stage | seconds | Mbases/s |", "| --- | --- | --- |"]
+    for row in result["stages"]:
+        lines.append(f"| {row['stage']} | {row['seconds']:.3f} | {row['megabases_per_second']:.0f} |")
+    command = result["command"]
+    lines += [
+        "",
+        f"`hyena-glt patch -@ 1` to BED: {command['bases_one'] / 1e6:.1f} Mb in {command['seconds_one']:.2f} s, "
+        f"{command['bases_many'] / 1e6:.1f} Mb in {command['seconds_many']:.2f} s; difference "
+        f"{command['megabases_per_second']:.1f} Mbases/s; peak memory {command['peak_bytes'] / 2**20:.0f} MiB",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Start masks of a batch -> patch lengths, with the minimum, the cap and forced starts in force.
+
+Compiled loops on the CPU; tensor functions elsewhere, unless the minimum or a forced start asks for the order of tokens.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyena_glt.config import PatchingModeEnum
+from hyena_glt.patching import scan_kernels as kernels
+from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
+from hyena_glt.patching.rows import TokenRows
+from hyena_glt.patching.scan import Bools, Lengths
+from hyena_glt.patching.start_masks import StartRequest
+
+NO_COLUMNS: Bools = np.zeros((0, 0), np.bool_)
+
+
+class RowPatches(NamedTuple):
+    """Patches of many rows, one row after the other."""
+
+    lengths: Lengths  # (patches of all rows,) int64
+    counts: Lengths  # (batch,) int64, patches of each row
+
+
+def close_starts(
+    request: StartRequest, starts: Tensor, forced: Bools | None, known: Bools
+) -> RowPatches | Tensor:
+    """Patch lengths of the rows, laid out already where tensor functions made them.
+
+    Args:
+        request: Its rows and limits.
+        starts: `(batch, length + num_next)` bool, False past a row's end.
+        forced: `(batch, length)` bool, starts that win over the minimum; None for none.
+        known: `(batch, length)` bool, set to False where only `forced` starts a patch; or no columns.
+    """
+    args, rows, num_next = request.args, request.rows, request.num_next
+    shortest, cap = args.min_patch_length or 1, args.max_patch_length
+    if starts.device.type != "cpu" and shortest == 1 and forced is None:
+        lengths = patch_lengths_from_start_mask(starts, rows.lengths_tensor(num_next))
+        return lengths if cap is None else split_large_numbers(lengths, cap)
+    row_ends = rows.lengths + num_next
+    if args.patching_mode is PatchingModeEnum.byte and shortest == 1:
+        return RowPatches(np.ones(int(row_ends.sum()), np.int64), row_ends)
+    edges = NO_COLUMNS if forced is None else np.pad(forced, ((0, 0), (0, num_next)))
+    return close_rows(starts.cpu().numpy(), edges, row_ends, shortest, cap or kernels.NO_CAP, known)
+
+
+def close_rows(
+    starts: Bools, forced: Bools, row_ends: Lengths, shortest: int, cap: int, known: Bools
+) -> RowPatches:
+    """Patch lengths of padded rows, one token or start at a time.
+
+    Args:
+        starts: `(batch, length)` bool, False past a row's end.
+        forced: `(batch, length)` bool, or no columns.
+        row_ends: `(batch,)` int64 tokens of each row.
+        shortest, cap: Tokens, `1 <= shortest <= cap`.
+        known: As in `close_starts`.
+    """
+    room = int(np.count_nonzero(starts)) + row_ends.size
+    room += int(np.count_nonzero(forced)) if forced.size else 0
+    room += starts.size // cap
+    lengths = np.empty(room, np.int64)
+    counts = np.empty(row_ends.size, np.int64)
+    total = kernels.close_rows(starts, forced, row_ends, shortest, cap, lengths, counts, known)
+    return RowPatches(lengths[:total], counts)
+
+
+def lay_out(patches: RowPatches | Tensor, rows: TokenRows) -> Tensor:
+    """`(batch, num_patches)` int64 on the device of the tokens, right-padded with 0."""
+    if isinstance(patches, Tensor):
+        return patches
+    if patches.counts.size == 1:
+        padded = patches.lengths[None]
+    else:
+        padded = np.empty((patches.counts.size, int(patches.counts.max(initial=0))), np.int64)
+        kernels.pad_rows(patches.lengths, patches.counts, padded)
+    lengths = torch.from_numpy(padded)
+    return lengths if rows.tokens.device.type == "cpu" else lengths.to(rows.tokens.device)
