@@ -15,7 +15,8 @@ import math
 import numpy as np
 from numba import njit
 
-SURPRISE_STEP = 1.0 / 4096  # nats; surprises are kept in such steps, which halves the table that misses the cache
+SURPRISE_STEP = 1.0 / 4096  # nats; surprises are kept in such steps, which keeps the table small
+SURPRISES = 2  # first column of the surprises in a row
 Counts = np.ndarray  # (cells,) uint32, the flat layout above
 
 
@@ -56,7 +57,7 @@ def run_end(codes, start, letters):
     return end
 
 
-# The three passes below share one shape: while the context is short (the first symbols of a sequence, or those
+# The two passes below share one shape: while the context is short (the first symbols of a sequence, or those
 # behind an ambiguity symbol) one careful step at a time, then a tight loop to the end of the run of letters.
 
 
@@ -88,57 +89,57 @@ def count_symbols(codes, letters, bits, order, offsets, state, counts):
 
 
 @njit(cache=True, nogil=True)
-def lookup_entropies(codes, letters, bits, order, offsets, state, entropy_table, entropies):
-    """Entropy of the prediction made after each symbol, 0 after an ambiguity symbol; updates `state`."""
-    shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
-    full_context = entropy_table[offsets[order] :]
-    context, known, i = np.uint64(state[0]), state[1], 0
-    while i < codes.size:
-        if known == order:
-            end = run_end(codes, i, letters)
-            for j in range(i, end):
-                context = ((context << shift) | np.uint64(codes[j])) & mask
-                entropies[j] = full_context[context]
-            i = end
-            if i == codes.size:
-                break
-        if codes[i] >= letters:
-            context, known = np.uint64(0), 0
-            entropies[i] = 0.0
-        else:
-            context, known = ((context << shift) | np.uint64(codes[i])) & mask, min(known + 1, order)
-            entropies[i] = entropy_table[np.uint64(offsets[known]) + context]
-        i += 1
-    state[0], state[1] = np.int64(context), known
+def score_symbols(codes, letters, bits, order, offsets, state, rows, row_entropies, entropies, surprises):
+    """Score each symbol; updates `state`.
 
-
-@njit(cache=True, nogil=True)
-def lookup_surprises(codes, letters, bits, order, offsets, state, surprise_table, surprises):
-    """Surprise `-ln p(symbol | context)` of each symbol, 0 for an ambiguity symbol; updates `state`."""
+    Args:
+        codes: `(length,)` uint8.
+        rows: `(contexts of all orders, SURPRISES + 2 ** bits)` uint16, see `empty_rows`.
+        row_entropies: The same memory as float32, whose column 0 is the entropy.
+        entropies: `(length,)` float32, written: nats of the prediction made after each symbol; 0 after an ambiguity
+            symbol.
+        surprises: `(length,)` float32, written: `-ln p(symbol | context)` in nats; 0 for an ambiguity symbol.
+    """
     shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
-    cell_mask = (np.uint64(1) << np.uint64(bits * (order + 1))) - np.uint64(1)
-    full_context = surprise_table[offsets[order] << bits :]
+    full_rows, full_entropies = rows[offsets[order] :], row_entropies[offsets[order] :]
     step = np.float32(SURPRISE_STEP)
     context, known, i = np.uint64(state[0]), state[1], 0
     while i < codes.size:
         if known == order:
             end = run_end(codes, i, letters)
-            cell = context
             for j in range(i, end):
-                cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
-                surprises[j] = full_context[cell] * step
-            context, i = cell & mask, end
+                x = np.uint64(codes[j])
+                surprises[j] = full_rows[context, x + np.uint64(SURPRISES)] * step
+                context = ((context << shift) | x) & mask
+                entropies[j] = full_entropies[context, 0]
+            i = end
             if i == codes.size:
                 break
         x = np.uint64(codes[i])
         if codes[i] >= letters:
             context, known = np.uint64(0), 0
-            surprises[i] = 0.0
+            surprises[i] = entropies[i] = 0.0
         else:
-            surprises[i] = surprise_table[((np.uint64(offsets[known]) + context) << shift) | x] * step
+            surprises[i] = rows[np.uint64(offsets[known]) + context, x + np.uint64(SURPRISES)] * step
             context, known = ((context << shift) | x) & mask, min(known + 1, order)
+            entropies[i] = row_entropies[np.uint64(offsets[known]) + context, 0]
         i += 1
     state[0], state[1] = np.int64(context), known
+
+
+def empty_rows(order: int, bits: int) -> np.ndarray:
+    """Room for the scores of every context of the orders 0..order, `(contexts, SURPRISES + 2 ** bits)` uint16.
+
+    A row holds the entropy (one float32 in its first two places) and then the surprise of each symbol in steps of
+    `SURPRISE_STEP`. A symbol's surprise and the entropy after the symbol before it lie in the same row, so a symbol
+    costs one trip to a table that is larger than the cache.
+    """
+    return np.empty((context_offset(order + 1, bits), SURPRISES + (1 << bits)), dtype=np.uint16)
+
+
+def entropies_of(rows: np.ndarray) -> np.ndarray:
+    """The float32 view of `rows` whose column 0 is the entropy, `(contexts, columns / 2)`."""
+    return rows.view(np.float32)
 
 
 def pool_strands(counts: Counts, order: int) -> Counts:
@@ -212,21 +213,19 @@ def leave_one_out_loss(counts, lower, concentration, stride):
 
 
 @njit(cache=True, nogil=True)
-def shannon_rows(probabilities, entropies):
-    """Entropy in nats of each row of `(contexts, symbols)`; a symbol of probability 0 adds nothing."""
+def fill_rows(probabilities, rows, row_entropies):
+    """Write entropy and surprises of each context's distribution; a symbol of probability 0 gets surprise 0.
+
+    Args:
+        probabilities: `(contexts, symbols)` float64.
+        rows: `(contexts, SURPRISES + symbols)` uint16, written.
+        row_entropies: The float32 view of `rows`.
+    """
     for c in range(probabilities.shape[0]):
-        total = 0.0
+        entropy = 0.0
         for x in range(probabilities.shape[1]):
             p = probabilities[c, x]
-            if p > 0.0:
-                total -= p * math.log(p)
-        entropies[c] = total
-
-
-@njit(cache=True, nogil=True)
-def surprise_rows(probabilities, surprises):
-    """`-ln p` of each cell in whole steps of `SURPRISE_STEP`, uint16; 0 where a cell belongs to no letter."""
-    for c in range(probabilities.shape[0]):
-        for x in range(probabilities.shape[1]):
-            p = probabilities[c, x]
-            surprises[c, x] = min(-math.log(p) / SURPRISE_STEP + 0.5, 65535.0) if p > 0.0 else 0.0
+            surprise = -math.log(p) if p > 0.0 else 0.0
+            entropy += p * surprise
+            rows[c, SURPRISES + x] = np.uint16(min(surprise / SURPRISE_STEP + 0.5, 65535.0))
+        row_entropies[c, 0] = entropy

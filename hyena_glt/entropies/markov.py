@@ -105,8 +105,7 @@ class MarkovEntropy:
 
     alphabet: Alphabet
     order: int
-    entropy_table: np.ndarray  # (contexts of all orders,) float32 nats
-    surprise_table: np.ndarray  # (cells of all orders,) uint16 in steps of SURPRISE_STEP nats
+    rows: np.ndarray  # (contexts of all orders, 2 + symbols) uint16, entropy and surprises: `context_tables.empty_rows`
     concentrations: tuple[float, ...]  # one for each order 0..order
     symbols: int  # letters it was fitted on
     held_out_bits: float  # leave-one-out bits per symbol of the data it was fitted on
@@ -154,11 +153,11 @@ class MarkovEntropy:
 
         After an ambiguity symbol it is 0: such symbols come in runs, whose edges are `forced_starts`.
         """
-        return self._entropies(symbol_codes(sequence, self.alphabet), tables.new_state())
+        return self.score(symbol_codes(sequence, self.alphabet)).entropies
 
     def surprises(self, sequence: Any) -> np.ndarray:
         """`-ln p` of each symbol given those before it, `(length,)` float32 nats; 0 at ambiguity symbols."""
-        return self._surprises(symbol_codes(sequence, self.alphabet), tables.new_state())
+        return self.score(symbol_codes(sequence, self.alphabet)).surprises
 
     def forced_starts(self, sequence: Any) -> np.ndarray:
         """True at the first symbol of each run of ambiguity symbols and at the first letter after one."""
@@ -175,7 +174,7 @@ class MarkovEntropy:
         total, letters = 0.0, 0
         for sequence in sequences:
             codes = symbol_codes(sequence, self.alphabet)
-            total += float(self._surprises(codes, tables.new_state()).sum(dtype=np.float64))
+            total += float(self.score(codes).surprises.sum(dtype=np.float64))
             letters += int(np.count_nonzero(codes < self.alphabet.size))
         if not letters:
             raise DataError(f"no letter of alphabet {self.alphabet.name} in the sequences to be scored")
@@ -224,32 +223,52 @@ class MarkovEntropy:
             model = cls(
                 alphabet=alphabet,
                 order=check_order(about["order"], alphabet),
-                entropy_table=arrays["entropies"],
-                surprise_table=arrays["surprises"],
+                rows=_joined_rows(arrays["entropies"], arrays["surprises"], about["order"], alphabet, path),
                 concentrations=tuple(about["concentrations"]),
                 symbols=int(about["symbols"]),
                 held_out_bits=float(about["bits_per_base"]),
                 counts_sha256=str(about["counts_sha256"]),
                 name=str(about["name"]),
             )
+        except ModelFileError:
+            raise
         except (KeyError, TypeError, ValueError) as problem:
             raise ModelFileError(f"damaged description ({problem}); save the model again", path=path) from None
-        _check_tables(model, path)
         return model
 
-    def _entropies(self, codes: np.ndarray, state: np.ndarray) -> np.ndarray:
-        out = np.empty(codes.size, dtype=np.float32)
-        tables.lookup_entropies(codes, *self._layout, state, self.entropy_table, out)
-        return out
-
-    def _surprises(self, codes: np.ndarray, state: np.ndarray) -> np.ndarray:
-        out = np.empty(codes.size, dtype=np.float32)
-        tables.lookup_surprises(codes, *self._layout, state, self.surprise_table, out)
-        return out
+    @property
+    def entropy_table(self) -> np.ndarray:
+        """Entropy after each context of the orders 0..order, `(contexts,)` float32 nats."""
+        return np.ascontiguousarray(tables.entropies_of(self.rows)[:, 0])
 
     @property
-    def _layout(self) -> tuple[int, int, int, np.ndarray]:
-        return self.alphabet.size, self.alphabet.bits, self.order, self.offsets
+    def surprise_table(self) -> np.ndarray:
+        """Surprise of each symbol after each context, `(contexts, symbols)` uint16 in steps of `SURPRISE_STEP` nats."""
+        return np.ascontiguousarray(self.rows[:, tables.SURPRISES :])
+
+    def score(self, codes: np.ndarray, state: np.ndarray | None = None) -> Scores:
+        """Entropies, surprises and forced starts of symbol codes.
+
+        Args:
+            codes: `(length,)` uint8 codes of the alphabet.
+            state: The context so far, updated; None begins a sequence.
+        """
+        state = tables.new_state() if state is None else state
+        entropies, surprises = np.empty((2, codes.size), dtype=np.float32)
+        alphabet, rows = self.alphabet, self.rows
+        tables.score_symbols(
+            codes,
+            alphabet.size,
+            alphabet.bits,
+            self.order,
+            self.offsets,
+            state,
+            rows,
+            tables.entropies_of(rows),
+            entropies,
+            surprises,
+        )
+        return Scores(entropies, surprises, ambiguity_edges(codes, alphabet.size))
 
 
 class MarkovStream:
@@ -257,22 +276,19 @@ class MarkovStream:
 
     def __init__(self, model: MarkovEntropy) -> None:
         self.model = model
-        self._entropy_state = tables.new_state()
-        self._surprise_state = tables.new_state()
+        self._state = tables.new_state()
         self._was_ambiguous: bool | None = None
 
     def feed(self, block: Any) -> Scores:
         """Scores of the next block of symbols (text, tokens, or codes from `Alphabet.encode`)."""
         model = self.model
         codes = block if _is_codes(block) else symbol_codes(block, model.alphabet)
-        edges = ambiguity_edges(codes, model.alphabet.size, self._was_ambiguous)
+        scores = model.score(codes, self._state)
         if codes.size:
-            self._was_ambiguous = bool(codes[-1] >= model.alphabet.size)
-        return Scores(
-            entropies=model._entropies(codes, self._entropy_state),
-            surprises=model._surprises(codes, self._surprise_state),
-            forced_starts=edges,
-        )
+            first, last = (bool(code >= model.alphabet.size) for code in (codes[0], codes[-1]))
+            scores.forced_starts[0] = self._was_ambiguous not in (None, first)
+            self._was_ambiguous = last
+        return scores
 
 
 class MarkovFitter:
@@ -321,20 +337,16 @@ class MarkovFitter:
         return _model_from_counts(counts, order, self.alphabet, symbols, digest)
 
 
-def ambiguity_edges(codes: np.ndarray, letters: int, was_ambiguous: bool | None = None) -> np.ndarray:
-    """True where a run of ambiguity symbols begins or has just ended, `(length,)` bool.
+def ambiguity_edges(codes: np.ndarray, letters: int) -> np.ndarray:
+    """True where a run of ambiguity symbols begins or has just ended, `(length,)` bool; never at the first symbol.
 
     Args:
         codes: `(length,)` uint8 symbol codes.
         letters: Size of the alphabet; codes at or above it are ambiguity symbols.
-        was_ambiguous: Whether the symbol before this block was one; None at the start of a sequence.
     """
     edges = np.zeros(codes.size, dtype=bool)
-    if not codes.size:
-        return edges
     ambiguous = codes >= letters
     np.not_equal(ambiguous[1:], ambiguous[:-1], out=edges[1:])
-    edges[0] = was_ambiguous is not None and bool(ambiguous[0]) != was_ambiguous
     return edges
 
 
@@ -343,8 +355,7 @@ def _model_from_counts(
 ) -> MarkovEntropy:
     """Choose the concentrations from the lowest order up and fill the tables."""
     bits = alphabet.bits
-    entropy_table = np.empty(tables.context_offset(order + 1, bits), dtype=np.float32)
-    surprise_table = np.empty(entropy_table.size << bits, dtype=np.uint16)
+    rows = tables.empty_rows(order, bits)
     lower = _uniform(alphabet)
     lower_left_out = lower
     concentrations, loss, occurrences = [], 0.0, 1.0
@@ -355,13 +366,12 @@ def _model_from_counts(
         lower_left_out = _interpolate(block, lower_left_out, concentration, left_out=1.0)
         lower = _interpolate(block, lower, concentration, left_out=0.0)
         start = tables.context_offset(j, bits)
-        tables.shannon_rows(lower, entropy_table[start : start + len(lower)])
-        tables.surprise_rows(lower, tables.order_block(surprise_table, j, bits))
+        own_rows = rows[start : start + len(lower)]
+        tables.fill_rows(lower, own_rows, tables.entropies_of(own_rows))
     return MarkovEntropy(
         alphabet=alphabet,
         order=order,
-        entropy_table=entropy_table,
-        surprise_table=surprise_table,
+        rows=rows,
         concentrations=tuple(concentrations),
         symbols=symbols,
         held_out_bits=loss / max(occurrences, 1.0) / LN2,
@@ -434,15 +444,26 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dic
         raise ModelFileError(f"not a readable safetensors file ({problem})", path=path) from None
 
 
-def _check_tables(model: MarkovEntropy, path: str | os.PathLike[str]) -> None:
-    contexts = tables.context_offset(model.order + 1, model.alphabet.bits)
-    expected = {
-        "entropies": (model.entropy_table, np.float32, contexts),
-        "surprises": (model.surprise_table, np.uint16, contexts << model.alphabet.bits),
-    }
-    for name, (table, dtype, size) in expected.items():
-        if table.dtype != dtype or table.shape != (size,):
-            wanted = f"{np.dtype(dtype).name} ({size},)"
-            raise ModelFileError(f"{name}: expected {wanted}, got {table.dtype} {table.shape}", path=path)
-    if not np.isfinite(model.entropy_table).all() or (model.entropy_table < 0).any():
+def _joined_rows(
+    entropies: np.ndarray, surprises: np.ndarray, order: int, alphabet: Alphabet, path: str | os.PathLike[str]
+) -> np.ndarray:
+    """The table that scoring reads, from the two that a file holds.
+
+    Raises:
+        ModelFileError: Tables of another size or type than the order asks for, or values that are no entropy.
+    """
+    rows = tables.empty_rows(check_order(order, alphabet), alphabet.bits)
+    expected = (
+        ("entropies", entropies, np.dtype(np.float32), (len(rows),)),
+        ("surprises", surprises, np.dtype(np.uint16), (len(rows), 1 << alphabet.bits)),
+    )
+    for name, table, dtype, shape in expected:
+        if table.dtype != dtype or table.shape != shape:
+            raise ModelFileError(
+                f"{name}: expected {dtype} {shape}, got {table.dtype} {table.shape}", path=path
+            )
+    if not np.isfinite(entropies).all() or (entropies < 0).any():
         raise ModelFileError("entropies: holds values that are no entropy", path=path)
+    tables.entropies_of(rows)[:, 0] = entropies
+    rows[:, tables.SURPRISES :] = surprises
+    return rows

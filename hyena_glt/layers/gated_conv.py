@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hyena_glt.ops.short_conv import short_conv
+from hyena_glt.ops.shifted_sum import short_conv
 
 
 class GatedConv(nn.Module):

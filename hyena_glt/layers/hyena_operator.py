@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hyena_glt.ops.fftconv import two_sided_conv
-from hyena_glt.ops.short_conv import short_conv
+from hyena_glt.ops.shifted_sum import short_conv
 
 PROJECTION_TAPS = 3
 BLOCK_ELEMENTS = 1 << 18

@@ -86,18 +86,17 @@ class HyenaGLT(nn.Module):
 
         Args:
             tokens: `(batch, length)` byte tokens, rows padded with -1 at the end.
-            patch_lengths: `(batch, num_patches)` int64, right-padded with 0; None: the net's patcher
-                cuts the rows. known_starts: `(batch, length)` bool, False at a patch start that its own
-                token forced (the edge of a run of N): the byte before must not know. None: every start
-                follows from the past.
-            next_starts_patch: `(batch,)` bool, True where the token after the row is known to start a
-                patch: then the last token reads its own patch. None: False.
-            labels: `(batch, length)` byte tokens, -1 where there is no target. A causal net predicts
-                label i + 1 at row i; another net label i.
+            patch_lengths: `(batch, num_patches)` int64, right-padded with 0; None: the net's patcher cuts.
+            known_starts: `(batch, length)` bool, False at a patch start that its own token forced (the edge of
+                a run of N): the byte before must not know. None: every start follows from the past.
+            next_starts_patch: `(batch,)` bool, True where the token after the row is known to start a patch:
+                then the last token reads its own patch. None: False.
+            labels: `(batch, length)` byte tokens, -1 where there is no target. A causal net predicts label
+                i + 1 at row i, another net label i.
             compute_loss: Take the tokens as labels (causal nets only).
-            global_position_offset: Position of each row's first token on its contig: one int or
-                `(batch,)` int64. return_position_info: Put positions into `patch_info`, beside lengths
-                and boundaries. debug_mode: Describe each stage in `debug`.
+            global_position_offset: Position of each row's first token on its contig: one int, or `(batch,)`.
+            return_position_info: Put positions into `patch_info`, beside lengths and boundaries.
+            debug_mode: Describe each stage in `debug`.
 
         Raises:
             PatchingError: Tokens, patch lengths or masks of the wrong shape, type or coverage.
@@ -138,11 +137,12 @@ class HyenaGLT(nn.Module):
         Args:
             sequence: Text, bytes or tokens; a list, or 2-D tokens, is a batch.
             patches: Pieces of one sequence in order, in place of `sequence`. They may overlap.
-            boundaries: `(num_patches,)` start of each piece, counted from 0 or from the offset: it is
-                added once. patcher_config: Options of a patcher for this call. global_position_offset:
-                Position of the first token on its contig. return_position_info: Put positions into
-                `patch_info`, beside lengths and boundaries. use_gradient_checkpointing: Recompute the
-                trunk in the backward pass of this call. debug_mode: Describe each stage in `debug`.
+            boundaries: `(num_patches,)` start of each piece, from 0 or from the offset: it is added once.
+            patcher_config: Options of a patcher for this call.
+            global_position_offset: Position of the first token on its contig.
+            return_position_info: Put positions into `patch_info`, beside lengths and boundaries.
+            use_gradient_checkpointing: Recompute the trunk in the backward pass of this call.
+            debug_mode: Describe each stage in `debug`.
 
         Raises:
             ConfigError: No patcher, or not exactly one of `sequence` and `patches`.

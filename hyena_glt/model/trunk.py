@@ -60,8 +60,8 @@ class HyenaTrunk(nn.Module):
 
         Args:
             x: `(batch, num_patches, hidden)`.
-            mask: `(batch, num_patches)` bool, False in padding; needed where padding could be seen (not
-                causal). recompute: Keep only the blocks' inputs for the backward pass.
+            mask: `(batch, num_patches)` bool, False in padding; needed where padding could be seen.
+            recompute: Keep only the blocks' inputs for the backward pass.
 
         Returns:
             `(batch, num_patches, hidden)`.

@@ -7,7 +7,7 @@ from hyena_glt._lazy import lazy_exports
 _MODULES = {
     "causal_conv": ".fftconv",
     "two_sided_conv": ".fftconv",
-    "short_conv": ".short_conv",
+    "short_conv": ".shifted_sum",
     "segment_max": ".segments",
     "segment_mean": ".segments",
     "segment_softmax": ".segments",

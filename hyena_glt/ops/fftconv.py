@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hyena_glt.ops.short_conv import short_conv
+from hyena_glt.ops.shifted_sum import short_conv
 
 SHIFTED_TAPS = 8
 DIRECT_TAPS = 64

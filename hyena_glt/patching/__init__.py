@@ -1,7 +1,7 @@
 """Entropies or tokens -> patch starts -> patch lengths.
 
-`Patcher` is the whole stage; the functions beside it are its steps, pure and on any device; `Scanner` is the same
-decided as scores arrive; `calibrate` finds the threshold for a wanted mean patch length.
+`Patcher` is the whole stage; the functions beside it are its steps, pure and on any device; `Scanner` is the
+same decided as scores arrive; `calibrate` finds the threshold for a wanted mean patch length.
 """
 
 from hyena_glt._lazy import lazy_exports
@@ -34,5 +34,5 @@ _MODULES = {
     "rightpad": ".patch_lengths",
     "split_large_numbers": ".patch_lengths",
 }
-__all__ = list(_MODULES)  # noqa: PLE0604
+__all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

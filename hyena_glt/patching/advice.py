@@ -37,7 +37,9 @@ class Adviser:
     def about_options(self, args: PatcherArgs) -> None:
         """Advice that needs no data."""
         if args.uses_scores and args.monotonicity and args.threshold_add is not None:
-            self.give("two rules", "monotonicity and threshold_add are both set: monotonicity runs; set one of them")
+            self.give(
+                "two rules", "monotonicity and threshold_add are both set: monotonicity runs; set one of them"
+            )
 
     def about_scores(self, args: PatcherArgs, threshold: float | None, rows: TokenRows) -> None:
         """Advice about a threshold for scores that the patcher's own source gave."""
@@ -46,14 +48,14 @@ class Adviser:
         if args.monotonicity and threshold >= LARGE_RISE:
             self.give(
                 "large rise",
-                f"threshold {threshold:.4g} with monotonicity is compared with a difference of entropies, which is "
-                "rarely that large; use calibrate(..., rule='monotonicity')",
+                f"threshold {threshold:.4g} with monotonicity is compared with a difference of entropies, "
+                "which is rarely that large; use calibrate(..., rule='monotonicity')",
             )
         elif threshold == DEFAULT_THRESHOLD and "dna" not in self._given and looks_like_dna(rows):
             self.give(
                 "dna",
-                f"threshold {threshold:.4g} is a default for text; on DNA nearly every base is above it or none: "
-                "use calibrate(..., target_mean_length=16)",
+                f"threshold {threshold:.4g} is a default for text; on DNA nearly every base is above it or "
+                "none: use calibrate(..., target_mean_length=16)",
             )
 
     def about_starts(self, args: PatcherArgs, rows: TokenRows, starts: Tensor) -> None:
@@ -70,8 +72,8 @@ class Adviser:
         if "unsplit" not in self._given and _has_unsplit_row(rows, starts) and looks_like_dna(rows):
             self.give(
                 "unsplit",
-                f"{args.patching_mode} mode found nothing to split bases at: a row became one patch of 1 and one of the "
-                "rest; use entropy or static mode",
+                f"{args.patching_mode} mode found nothing to split bases at: a row became one patch of 1 and "
+                "one of the rest; use entropy or static mode",
             )
 
 

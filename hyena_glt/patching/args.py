@@ -34,9 +34,9 @@ class PatcherArgs(PatcherFields):
     Fields may be changed at any time; a patcher that was built from these arguments follows.
 
     Args:
-        entropy_model: What scores tokens in entropy mode: None or "auto" (each row by a context model fitted on that
-            row alone), the path of a saved `MarkovEntropy`, an object with `entropies(tokens)`, or a callable from
-            tokens to logits. Not part of the serialised fields.
+        entropy_model: What scores tokens in entropy mode: None or "auto" (each row by a context model fitted
+            on that row alone), the path of a saved `MarkovEntropy`, an object with `entropies(tokens)`, or a
+            callable from tokens to logits. Not part of the serialised fields.
         calibration: How `calibrate` found the threshold; None for one that was set by hand.
 
     Raises:
@@ -49,7 +49,9 @@ class PatcherArgs(PatcherFields):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    entropy_model: Any = Field(None, exclude=True, repr=False, description="source of the entropies; None: auto")
+    entropy_model: Any = Field(
+        None, exclude=True, repr=False, description="source of the entropies; None: auto"
+    )
     calibration: CalibrationRecord | None = Field(None, description="origin of the threshold")
 
     def __init__(self, **fields: Any) -> None:
@@ -66,7 +68,8 @@ class PatcherArgs(PatcherFields):
 
     @classmethod
     def from_config(cls, config: PatcherFields, **changes: Any) -> Self:
-        """The arguments that a configuration (such as `AdvancedPatcherConfig`) stands for, some of them changed.
+        """The arguments that a configuration (such as `AdvancedPatcherConfig`) stands for, some of them
+        changed.
 
         Raises:
             ConfigError: A change that this class refuses.
@@ -99,12 +102,18 @@ class PatcherArgs(PatcherFields):
         """
         mode, static = self.patching_mode, self.patching_mode is PatchingModeEnum.static
         if self.overlap and not static:
-            raise ConfigError(f"overlap: expected 0 in {mode} mode, got {self.overlap}; windows belong to static mode")
+            raise ConfigError(
+                f"overlap: expected 0 in {mode} mode, got {self.overlap}; windows belong to static mode"
+            )
         if static:
             self._check_stride()
         if self.delimiter_chars is not None and mode is not PatchingModeEnum.space:
             raise ConfigError(f"delimiter_chars: expected none in {mode} mode; use patching_mode='space'")
-        if self.uses_scores and self.threshold is None and (self.monotonicity or self.threshold_add is not None):
+        if (
+            self.uses_scores
+            and self.threshold is None
+            and (self.monotonicity or self.threshold_add is not None)
+        ):
             raise ConfigError(
                 "threshold: expected nats with monotonicity or threshold_add, got None, which means top-k"
             )
@@ -116,4 +125,6 @@ class PatcherArgs(PatcherFields):
         if size < 1:
             raise ConfigError(f"patch_size: expected at least 1 token in static mode, got {size:g}")
         if self.overlap and (self.overlap >= size or size != int(size)):
-            raise ConfigError(f"overlap: expected less than a whole patch_size, got {self.overlap} and {size:g}")
+            raise ConfigError(
+                f"overlap: expected less than a whole patch_size, got {self.overlap} and {size:g}"
+            )

@@ -1,6 +1,7 @@
 """Start masks of a batch -> patch lengths, with the minimum, the cap and forced starts in force.
 
-Compiled loops on the CPU; tensor functions elsewhere, unless the minimum or a forced start asks for the order of tokens.
+Compiled loops on the CPU; tensor functions elsewhere, unless the minimum or a forced start asks for the order
+of tokens.
 """
 
 from __future__ import annotations

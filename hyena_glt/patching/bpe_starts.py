@@ -27,7 +27,8 @@ def bpe_delim_start_mask(tokens: Tensor, delim: int) -> Tensor:
         delim: Id of the delimiter.
 
     Returns:
-        `(batch, length + 1)` bool; the last column, about the token after the row, is never True for a delimiter.
+        `(batch, length + 1)` bool; the last column, about the token after the row, is never True for a
+        delimiter.
     """
     mask = torch.ones(tokens.shape[0], tokens.shape[1] + 1, dtype=torch.bool, device=tokens.device)
     mask[:, 2:] = tokens[:, 1:] == delim
@@ -72,7 +73,8 @@ def predicted_delimiters(preds: Tensor) -> Tensor:
     """Where a delimiter is the likeliest next token, `(batch, length)` bool.
 
     Args:
-        preds: `(batch, length, vocab)` logits made after each token, or `(batch, length)` bool or 0/1 integers.
+        preds: `(batch, length, vocab)` logits made after each token, or `(batch, length)` bool or 0/1
+            integers.
 
     Raises:
         PatchingError: Another rank or dtype.
@@ -98,8 +100,8 @@ def find_bpe_patcher_patch_start_ids(
 
     Args:
         tokens: `(batch, length)` integers; PAD tails are allowed.
-        bpe_patcher: Causal: `(rows, window)` tokens to logits `(rows, window, vocab)`, or an object that has them as
-            `.logits`.
+        bpe_patcher: Causal: `(rows, window)` tokens to logits `(rows, window, vocab)`, or an object that has
+            them as `.logits`.
         patching_batch_size: Windows per call of the network.
         device: Where the network runs; None leaves the tokens where they are.
         include_next_token: Rows are one token longer than the tokens.

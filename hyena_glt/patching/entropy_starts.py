@@ -1,8 +1,8 @@
 """Entropies -> patch start masks: threshold, rise, both, or the highest few.
 
-Entropy `i` is of the prediction made after token `i`, so it decides whether token `i + 1` starts a patch. Tokens 0
-and 1 always start one: the first entropy belongs to a BOS token by BLT's convention, so without a BOS the first base
-is a patch of its own. Pure functions, any device.
+Entropy `i` is of the prediction made after token `i`, so it decides whether token `i + 1` starts a patch.
+Tokens 0 and 1 always start one: the first entropy belongs to a BOS token by BLT's convention, so without a
+BOS the first base is a patch of its own. Pure functions, any device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def check_entropies(entropies: Tensor) -> None:
     """Raise a PatchingError unless the tensor is `(batch, length)` floating point without NaN."""
     if entropies.dim() != 2 or not entropies.is_floating_point():
         raise PatchingError(
-            f"entropies: expected floating point (batch, length), got {entropies.dtype} {tuple(entropies.shape)}"
+            "entropies: expected floating point (batch, length), "
+            f"got {entropies.dtype} {tuple(entropies.shape)}"
         )
     if bool(torch.isnan(entropies).any()):
         row, column = (int(place) for place in torch.isnan(entropies).nonzero()[0])
@@ -102,8 +103,8 @@ def entropy_start_mask(
 ) -> Tensor:
     """Starts of all tokens of a row under the rule that the options pick.
 
-    `threshold=None` picks top-k: `row length // patch_size` patches in all. Else `monotonicity` picks the rise, then
-    `threshold_add` picks both conditions, then the threshold stands alone.
+    `threshold=None` picks top-k: `row length // patch_size` patches in all. Else `monotonicity` picks the
+    rise, then `threshold_add` picks both conditions, then the threshold stands alone.
 
     Args:
         entropies: `(batch, length)` nats.
@@ -143,7 +144,9 @@ def top_k_budgets(row_lengths: Tensor, patch_size: float | None) -> Tensor:
         PatchingError: No patch size, or one that is not above 0.
     """
     if patch_size is None or not patch_size > 0:
-        raise PatchingError(f"patch_size: expected tokens per patch > 0 with threshold=None, got {patch_size}")
+        raise PatchingError(
+            f"patch_size: expected tokens per patch > 0 with threshold=None, got {patch_size}"
+        )
     return (row_lengths // patch_size).to(torch.int64).sub(2).minimum(row_lengths - 1).clamp(min=0)
 
 

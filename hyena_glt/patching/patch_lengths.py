@@ -1,7 +1,7 @@
 """Patch starts -> patch lengths: pure functions on tensors of any device.
 
-Last step of patching. `patch_lengths` is `(batch, num_patches)` int64, right-padded with 0, each row summing to the
-row's length. `scan.py` does the same in compiled loops on the CPU, with the minimum length as well.
+Last step of patching. `patch_lengths` is `(batch, num_patches)` int64, right-padded with 0, each row summing
+to the row's length. `scan.py` does the same in compiled loops on the CPU, with the minimum length as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def check_start_mask(patch_start_mask: Tensor) -> None:
     if patch_start_mask.dim() != 2 or kind != torch.bool:
         raise PatchingError(f"patch_start_mask: expected bool (batch, length), got {kind} {shape}")
     if shape[1] and not bool(patch_start_mask[:, 0].all()):
-        raise PatchingError(f"patch_start_mask: expected (batch, length) with column 0 set, got shape {shape}")
+        raise PatchingError(
+            f"patch_start_mask: expected (batch, length) with column 0 set, got shape {shape}"
+        )
 
 
 def patch_lengths_from_start_mask(patch_start_mask: Tensor, row_lengths: Tensor | None = None) -> Tensor:
@@ -65,7 +67,8 @@ def patch_start_ids_from_patch_start_mask(patch_start_mask: Tensor) -> Tensor:
         PatchingError: Wrong rank or dtype.
 
     Example:
-        >>> patch_start_ids_from_patch_start_mask(torch.tensor([[True, False, True], [True, False, False]])).tolist()
+        >>> mask = torch.tensor([[True, False, True], [True, False, False]])
+        >>> patch_start_ids_from_patch_start_mask(mask).tolist()
         [[0, 2], [0, 3]]
     """
     if patch_start_mask.dim() != 2 or patch_start_mask.dtype != torch.bool:
@@ -98,12 +101,13 @@ def patch_lengths_from_start_ids(patch_start_ids: Tensor, seq_len: int) -> Tenso
     """Distances between neighbouring starts.
 
     Args:
-        patch_start_ids: `(batch, num_starts)` integers, strictly ascending from 0; entries at or beyond `seq_len`
-            are padding.
+        patch_start_ids: `(batch, num_starts)` integers, strictly ascending from 0; entries at or beyond
+            `seq_len` are padding.
         seq_len: Tokens of each row, the next token included where it counts.
 
     Returns:
-        `(batch, num_patches)` int64, right-padded with 0 and trimmed to the widest row; each row sums to `seq_len`.
+        `(batch, num_patches)` int64, right-padded with 0 and trimmed to the widest row; each row sums to
+        `seq_len`.
 
     Raises:
         PatchingError: Wrong rank or dtype, a row that does not begin with 0, or starts out of order.
@@ -111,7 +115,8 @@ def patch_lengths_from_start_ids(patch_start_ids: Tensor, seq_len: int) -> Tenso
     shape, kind = tuple(patch_start_ids.shape), patch_start_ids.dtype
     if len(shape) != 2 or kind.is_floating_point or kind == torch.bool or seq_len < 0:
         raise PatchingError(
-            f"patch_start_ids, seq_len: expected integers (batch, num_starts) and >= 0, got {kind} {shape} and {seq_len}"
+            "patch_start_ids, seq_len: expected integers (batch, num_starts) and >= 0, "
+            f"got {kind} {shape} and {seq_len}"
         )
     ids = patch_start_ids.to(torch.int64).clamp(max=seq_len)
     edges = torch.cat([ids, ids.new_full((shape[0], 1), seq_len)], dim=1)
@@ -203,10 +208,13 @@ def check_patch_lengths(patch_lengths: Tensor, row_lengths: Tensor) -> None:
     """
     if patch_lengths.dim() != 2 or patch_lengths.dtype != torch.int64:
         raise PatchingError(
-            f"patch_lengths: expected int64 (batch, num_patches), got {patch_lengths.dtype} {tuple(patch_lengths.shape)}"
+            "patch_lengths: expected int64 (batch, num_patches), "
+            f"got {patch_lengths.dtype} {tuple(patch_lengths.shape)}"
         )
     if bool((patch_lengths < 0).any()) or bool(check_non_zero_after_zero(patch_lengths)):
-        raise PatchingError("patch_lengths: expected lengths > 0, then padding 0, got a gap or a negative length")
+        raise PatchingError(
+            "patch_lengths: expected lengths > 0, then padding 0, got a gap or a negative length"
+        )
     sums, expected = patch_lengths.sum(dim=1), row_lengths.to(patch_lengths.device)
     if sums.shape != expected.shape or not torch.equal(sums, expected):
         raise PatchingError(

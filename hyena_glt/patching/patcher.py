@@ -130,17 +130,18 @@ class Patcher:
         """Cut every row into patches.
 
         Args:
-            tokens: `(batch, length)` integers with PAD (-1) in the tails of shorter rows, a str, bytes, or a list of
-                str, byte arrays and 1-D token tensors of unequal lengths.
+            tokens: `(batch, length)` integers with PAD (-1) in the tails of shorter rows, a str, bytes, or a
+                list of str, byte arrays and 1-D token tensors of unequal lengths.
             include_next_token: Rows are one token longer than the tokens.
             entropies: `(batch, length)` nats in place of the entropy model's.
-            preds: Logits `(batch, length, vocab)` made after each token: their entropy counts in entropy mode, their
-                argmax in bpe_patcher mode, which takes `(batch, length)` predictions of a delimiter as well.
+            preds: Logits `(batch, length, vocab)` made after each token: their entropy counts in entropy
+                mode, their argmax in bpe_patcher mode, which takes `(batch, length)` predictions of a
+                delimiter as well.
             threshold: Nats, in place of `args.threshold`.
 
         Returns:
-            `(patch_lengths, scores)`: `(batch, num_patches)` int64, right-padded with 0, each row summing to its
-            length; and `(batch, length)` float32 nats, 0 in padding, or None in modes without scores.
+            `(patch_lengths, scores)`: `(batch, num_patches)` int64, right-padded with 0, each row summing to
+            its length; and `(batch, length)` float32 nats, 0 in padding, or None in modes without scores.
 
         Raises:
             PatchingError: Wrong shapes or dtypes, NaN, or PAD inside a row.
@@ -163,21 +164,23 @@ class Patcher:
     def patch_with_boundaries(self, sequence: Any) -> tuple[Pieces, Tensor]:
         """The pieces of one sequence, and where they begin.
 
-        In static mode with `overlap`, each piece has `patch_size` tokens and shares `overlap` with the next. With
-        `preserve_delimiters=False`, space mode leaves the delimiters out of the pieces.
+        In static mode with `overlap`, each piece has `patch_size` tokens and shares `overlap` with the next.
+        With `preserve_delimiters=False`, space mode leaves the delimiters out of the pieces.
 
         Args:
             sequence: str, bytes or a 1-D token tensor.
 
         Returns:
-            `(patches, boundaries)`: the pieces, each of the type of `sequence`, and `(num_patches,)` int64 0-based
-            first tokens (bytes). A piece that is no whole text keeps its bytes as surrogate escapes.
+            `(patches, boundaries)`: the pieces, each of the type of `sequence`, and `(num_patches,)` int64
+            0-based first tokens (bytes). A piece that is no whole text keeps its bytes as surrogate escapes.
 
         Raises:
             PatchingError: Another type.
         """
         if isinstance(sequence, list | tuple):
-            raise PatchingError("sequence: expected one str, bytes or 1-D tokens, got a list; use patch for many")
+            raise PatchingError(
+                "sequence: expected one str, bytes or 1-D tokens, got a list; use patch for many"
+            )
         lengths, _ = self.patch([sequence])
         return cut_pieces(sequence, lengths[0].cpu(), self.args)
 
@@ -214,7 +217,13 @@ class Patcher:
         return cls(load_patcher(folder))
 
     def _patch(
-        self, tokens: Any, include_next: bool, entropies: Any, preds: Any, threshold: float | None, wants_known: bool
+        self,
+        tokens: Any,
+        include_next: bool,
+        entropies: Any,
+        preds: Any,
+        threshold: float | None,
+        wants_known: bool,
     ) -> PatchedRows:
         rows = read_rows(tokens, self.args.encoding, resolve_device(self.args.device))
         threshold = self.args.threshold if threshold is None else threshold

@@ -1,7 +1,7 @@
 """What a caller hands to a patcher -> rows of tokens with their real lengths.
 
-First step of patching. Text becomes byte tokens; rows of unequal length are right-padded with PAD; PAD anywhere but in
-a row's tail is refused.
+First step of patching. Text becomes byte tokens; rows of unequal length are right-padded with PAD; PAD
+anywhere but in a row's tail is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def read_rows(sequences: Any, encoding: str = "utf-8", device: torch.device | No
     """Rows of tokens from whatever a caller hands in.
 
     Args:
-        sequences: `(batch, length)` integer tokens (tensor or array), one str or bytes, or a list of str, byte arrays
-            (bytes, bytearray, memoryview, 1-D uint8 array) and 1-D token tensors.
+        sequences: `(batch, length)` integer tokens (tensor or array), one str or bytes, or a list of str,
+            byte arrays (bytes, bytearray, memoryview, 1-D uint8 array) and 1-D token tensors.
         encoding: Of text.
         device: Where the tokens go; None leaves tensors where they are.
 
@@ -102,7 +102,7 @@ def row_lengths(tokens: Tensor) -> NDArray[np.int64]:
     if bool(inside.any()):
         row, column = (int(place) for place in inside.nonzero()[0])
         raise PatchingError(
-            f"tokens: expected PAD ({PAD_ID}) after a row's end only, got it inside row {row} at token {column}"
+            f"tokens: expected PAD ({PAD_ID}) after a row's end only, got it in row {row} at token {column}"
         )
     return (length - padding.sum(dim=1)).cpu().numpy()
 
@@ -127,7 +127,8 @@ def _rows_of_sequences(sequences: Sequence[Any], encoding: str, device: torch.de
 
 
 def sequence_tokens(sequence: Any, encoding: str = "utf-8") -> NDArray[np.int64]:
-    """Tokens of one sequence: text and byte arrays are bytes, a tensor holds tokens already; `(length,)` int64.
+    """Tokens of one sequence: text and byte arrays are bytes, a tensor holds tokens already; `(length,)`
+    int64.
 
     Raises:
         PatchingError: Another type, shape or dtype, a negative id, or text that the encoding cannot write.
@@ -159,5 +160,6 @@ def as_bytes(sequence: Any, encoding: str = "utf-8") -> NDArray[np.uint8]:
     if isinstance(sequence, np.ndarray) and sequence.ndim == 1 and sequence.dtype == np.uint8:
         return sequence
     raise PatchingError(
-        f"sequence: expected str, bytes, a 1-D uint8 array or a 1-D token tensor, got {type(sequence).__name__}"
+        "sequence: expected str, bytes, a 1-D uint8 array or a 1-D token tensor, "
+        f"got {type(sequence).__name__}"
     )

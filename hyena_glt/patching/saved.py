@@ -1,4 +1,4 @@
-"""A patcher on the disk: `patcher.json`, and beside it the entropy model or tokenizer that it names by hash."""
+"""A patcher on the disk: `patcher.json`, and beside it the model or tokenizer that it names by hash."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _save_model(args: PatcherArgs, target: Path) -> dict[str, str] | str | None:
     model = load_model(given) if isinstance(given, str | os.PathLike) else given
     if not isinstance(model, MarkovEntropy):
         raise ConfigError(
-            f"entropy_model: expected a MarkovEntropy or 'auto' to save, got {type(model).__name__}; save it on its "
-            "own and give it to the patcher again after loading"
+            f"entropy_model: expected a MarkovEntropy or 'auto' to save, got {type(model).__name__}; save it on "
+            "its own and give it to the patcher again after loading"
         )
     place = target.with_name(f"{target.stem}.entropy_model.safetensors")
     model.save(place, overwrite=True)
@@ -134,13 +134,16 @@ def _verified(source: Path, reference: Any) -> Path:
         raise ModelFileError("expected a reference with path and sha256", path=source)
     name = str(reference["path"])
     if not name or Path(name).name != name or name in (".", ".."):
-        raise ModelFileError(f"path: expected the name of a file in the same folder, got {name!r}", path=source)
+        raise ModelFileError(
+            f"path: expected the name of a file in the same folder, got {name!r}", path=source
+        )
     place = source.with_name(name)
     if not place.is_file():
         raise ModelFileError("missing; the patcher refers to it", path=place)
     found = sha256_file(place)
     if found != reference["sha256"]:
         raise ModelFileError(
-            f"sha256: expected {reference['sha256']}, got {found}; the file is not the one that was saved", path=place
+            f"sha256: expected {reference['sha256']}, got {found}; the file is not the one that was saved",
+            path=place,
         )
     return place

@@ -1,7 +1,8 @@
 """Scores -> patch lengths in one pass over the tokens, in pieces of any size: the sequential definition.
 
-`Scanner` carries what a boundary depends on (the open patch, the last score, the phase of the stride), so chunks give
-exactly what the whole sequence gives. Score `i` decides whether token `i + 1` starts a patch. numpy and numba only.
+`Scanner` carries what a boundary depends on (the open patch, the last score, the phase of the stride), so
+chunks give exactly what the whole sequence gives. Score `i` decides whether token `i + 1` starts a patch.
+numpy and numba only.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class ScanRule:
     """Where patches start, and how short or long they may be.
 
     Args:
-        mode: "threshold" (score > threshold), "monotone" (rise > threshold), "dual" (score > threshold and rise >
-            threshold_add), "static" (every `patch_size` tokens), "byte" (every token) or "mask" (starts are given).
+        mode: "threshold" (score > threshold), "monotone" (rise > threshold), "dual" (score > threshold and
+            rise > threshold_add), "static" (every `patch_size` tokens), "byte" (every token) or "mask"
+            (starts are given).
         threshold: Nats.
         threshold_add: Nats; dual only.
         patch_size: Tokens, >= 1, may be fractional; static only.
@@ -57,7 +59,8 @@ class ScanRule:
         max_patch_length: Tokens; a longer patch is cut.
 
     Raises:
-        ConfigError: Unknown mode, a number that the mode needs is missing, a length below 1, or a minimum above the cap.
+        ConfigError: Unknown mode, a number that the mode needs is missing, a length below 1, or a minimum
+            above the cap.
     """
 
     mode: ScanMode
@@ -102,7 +105,9 @@ class ScanRule:
             return cls("byte" if mode is PatchingModeEnum.byte else "mask", **limits)
         threshold = args.threshold if threshold is None else threshold
         if threshold is None:
-            raise ConfigError("threshold: expected nats, got None; top-k needs the whole sequence, use Patcher.patch")
+            raise ConfigError(
+                "threshold: expected nats, got None; top-k needs the whole sequence, use Patcher.patch"
+            )
         if args.monotonicity or args.threshold_add is None:
             return cls("monotone" if args.monotonicity else "threshold", threshold, **limits)
         return cls("dual", threshold, args.threshold_add, **limits)
@@ -154,13 +159,13 @@ class Scanner:
         """Take the scores of the next tokens.
 
         Args:
-            scores: `(n,)` float32 nats, entry `i` of the prediction made after token `i`; in mode mask `(n,)` bool,
-                entry `i` about token `i` itself; static and byte only count its entries.
+            scores: `(n,)` float32 nats, entry `i` of the prediction made after token `i`; in mode mask `(n,)`
+                bool, entry `i` about token `i` itself; static and byte only count its entries.
             forced: `(n,)` bool, True at tokens that start a patch whatever the rule and the minimum say.
 
         Returns:
-            `(num_patches,)` int64: the patches completed by these tokens. A patch is complete once the token after
-            its last one is known to start a patch.
+            `(num_patches,)` int64: the patches completed by these tokens. A patch is complete once the token
+            after its last one is known to start a patch.
 
         Raises:
             PatchingError: Not one dimension, NaN, or a forced mask of another shape.
@@ -274,9 +279,7 @@ class ScoreRows:
     def count_patches(self, rule: ScanRule) -> int:
         """Patches of all sequences under an entropy rule."""
         return int(
-            kernels.count_rows(
-                self.scores, self.forced, self.ends, *rule.score_rule, rule.shortest, rule.cap
-            )
+            kernels.count_rows(self.scores, self.forced, self.ends, *rule.score_rule, rule.shortest, rule.cap)
         )
 
 

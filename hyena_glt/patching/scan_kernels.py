@@ -1,8 +1,8 @@
 """Compiled loops between scores and patch lengths: one token or one start at a time, in order, on the CPU.
 
-`scan.py` drives them. The vectorised torch functions (`entropy_starts.py`, `space_starts.py`, `patch_lengths.py`)
-are the definitions; the tests compare the two. A *decision* is about the token after a score: decision `i` says
-whether token `i + 1` starts a patch. Token 0 always does.
+`scan.py` drives them. The vectorised torch functions (`entropy_starts.py`, `space_starts.py`,
+`patch_lengths.py`) are the definitions; the tests compare the two. A *decision* is about the token after a
+score: decision `i` says whether token `i + 1` starts a patch. Token 0 always does.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def mark_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, alw
 
 @njit(cache=True, nogil=True)
 def mark_top_rows(scores, row_lengths, num_next, budgets, cuts, starts):
-    """Starts after the `budgets[row]` highest scores beyond the first; equal scores: the earlier token first."""
+    """Starts after the `budgets[row]` highest scores beyond the first; of equal ones the earlier."""
     for row in range(scores.shape[0]):
         length = row_lengths[row]
         cut = cuts[row]
@@ -273,7 +273,8 @@ def close_patches(starts, first_token, last_start, shortest, cap, lengths):
 def close_forced_patches(starts, forced, first_token, last_start, shortest, cap, lengths, known):
     """As `close_patches`, with starts that win over `shortest`.
 
-    `known[i]` becomes False where only `forced[i]` makes token `first_token + i` a start; `known` may be empty.
+    `known[i]` becomes False where only `forced[i]` makes token `first_token + i` a start; `known` may be
+    empty.
     """
     count = 0
     position = 0
@@ -351,7 +352,15 @@ def count_rows(scores, forced, row_ends, threshold, rise, by_rise, always, never
             marks = starts[: stop - first]
             previous = scores[max(first - 1, row_start)]
             mark_scores(
-                scores[first:stop], first - row_start, previous, threshold, rise, by_rise, always, never, marks
+                scores[first:stop],
+                first - row_start,
+                previous,
+                threshold,
+                rise,
+                by_rise,
+                always,
+                never,
+                marks,
             )
             if forced.size:
                 edges[: stop - first] = forced[first + 1 : stop + 1]

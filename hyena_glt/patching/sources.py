@@ -1,4 +1,5 @@
-"""Where a patcher's scores come from: a saved or live entropy model, a callable that gives logits, or each row itself.
+"""Where a patcher's scores come from: a saved or live entropy model, a callable that gives logits, or each
+row itself.
 
 tokens -> entropies, and the starts that the source forces (the edges of runs of ambiguity symbols).
 """
@@ -6,6 +7,7 @@ tokens -> entropies, and the starts that the source forces (the edges of runs of
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,6 +25,7 @@ from hyena_glt.sequences.alphabets import BYTES, DNA, PROTEIN, Alphabet
 from hyena_glt.tokens.byte_tokenizer import OFFSET
 
 AUTO = "auto"
+LOOK_AT_TOKENS = 1 << 16  # of each row, when the alphabet of many is chosen
 DNA_SHARE = 0.9  # of the bytes of a row that is taken for DNA
 
 
@@ -63,8 +66,19 @@ class AutoEntropy:
         return model.entropies(tokens), model.forced_starts(tokens)
 
 
+def fit_on_all(rows: Sequence[NDArray[Any]]) -> MarkovEntropy:
+    """One context model of many rows of byte tokens (or uint8 bytes).
+
+    Raises:
+        DataError: Nothing to fit on.
+    """
+    tokens = [row.astype(np.int64) + OFFSET if row.dtype == np.uint8 else row for row in rows]
+    looked_at = np.concatenate([row[:LOOK_AT_TOKENS] for row in tokens])
+    return MarkovEntropy.fit(tokens, alphabet=likely_alphabet(looked_at).name)
+
+
 def likely_alphabet(tokens: NDArray[Any]) -> Alphabet:
-    """DNA for rows that are nearly all nucleotides (RNA has the same codes), protein for other letters, else bytes."""
+    """DNA for nearly all nucleotides (RNA has the same codes), protein for other amino acids, else bytes."""
     if dna_share(tokens) >= DNA_SHARE:
         return DNA
     text = tokens[tokens >= OFFSET]
@@ -99,8 +113,8 @@ def resolve_source(args: PatcherArgs) -> Any:
     if isinstance(given, EntropySource) or callable(given):
         return given
     raise ConfigError(
-        "entropy_model: expected 'auto', the path of a saved model, an object with entropies(tokens) or a callable, "
-        f"got {type(given).__name__}"
+        "entropy_model: expected 'auto', the path of a saved model, an object with entropies(tokens) or a "
+        f"callable, got {type(given).__name__}"
     )
 
 
@@ -111,7 +125,9 @@ def load_model(path: str | os.PathLike[str]) -> MarkovEntropy:
         ModelFileError: No such file, or not a model.
     """
     if not Path(path).is_file():
-        raise ModelFileError("entropy_model: expected 'auto' or a file that MarkovEntropy.save wrote", path=path)
+        raise ModelFileError(
+            "entropy_model: expected 'auto' or a file that MarkovEntropy.save wrote", path=path
+        )
     return MarkovEntropy.load(path)
 
 
@@ -127,7 +143,7 @@ def saved_model_path(folder: str | os.PathLike[str]) -> Path:
     models = sorted(place.glob("*.safetensors")) if place.is_dir() else []
     if len(models) != 1:
         raise ModelFileError(
-            f"entropy_model_checkpoint_dir: expected a folder with one .safetensors file, found {len(models)}",
+            f"entropy_model_checkpoint_dir: expected a folder with one .safetensors, found {len(models)}",
             path=folder,
         )
     return models[0]
@@ -157,9 +173,7 @@ def score_rows(source: Any, rows: TokenRows, args: PatcherArgs) -> Scored:
     return Scored(on_device, forced if forced.any() else None)
 
 
-def _score_row(
-    source: Any, tokens: NDArray[Any]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+def _score_row(source: Any, tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
     if isinstance(source, AutoEntropy):
         return source.score(tokens)
     values = np.asarray(source.entropies(tokens), np.float32)

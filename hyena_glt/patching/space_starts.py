@@ -1,8 +1,9 @@
 """Tokens -> patch start masks after separators: BLT's byte classes, or characters that the caller names.
 
-BLT's rule: a patch ends with the first of a run of separators (any byte that is no digit, no ASCII letter and no
-UTF-8 continuation byte), and after every special token; tokens 0 and 1 always start a patch. With `delimiter_chars`
-a patch ends after each delimiter, and only token 0 starts one on its own account. Pure functions, any device.
+BLT's rule: a patch ends with the first of a run of separators (any byte that is no digit, no ASCII letter and
+no UTF-8 continuation byte), and after every special token; tokens 0 and 1 always start a patch. With
+`delimiter_chars` a patch ends after each delimiter, and only token 0 starts one on its own account. Pure
+functions, any device.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def delimiter_classes(delimiter_chars: Sequence[str], encoding: str = "utf-8") -
     for character in delimiter_chars:
         encoded = character.encode(encoding, errors="replace")
         if len(encoded) != 1 or encoded.decode(encoding, errors="replace") != character:
-            raise ConfigError(f"delimiter_chars: expected characters of one byte in {encoding}, got {character!r}")
+            raise ConfigError(
+                f"delimiter_chars: expected characters of one byte in {encoding}, got {character!r}"
+            )
         classes[encoded[0] + OFFSET] = ENDS_ALWAYS
     return classes
 
@@ -85,8 +88,8 @@ def find_space_patch_start_ids(tokens: Tensor) -> Tensor:
         tokens: `(batch, length)` byte tokens; PAD tails are allowed.
 
     Returns:
-        `(batch, most starts of a row)` int64, ascending, right-padded with `length + 1`; an entry `length` is about
-        the token after the row. `patch_lengths_from_start_ids` takes either length.
+        `(batch, most starts of a row)` int64, ascending, right-padded with `length + 1`; an entry `length` is
+        about the token after the row. `patch_lengths_from_start_ids` takes either length.
 
     Raises:
         PatchingError: Wrong rank or dtype.

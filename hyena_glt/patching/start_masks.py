@@ -1,4 +1,5 @@
-"""Token rows -> where patches start, in whichever mode: compiled loops on the CPU, tensor functions elsewhere.
+"""Token rows -> where patches start, in whichever mode: compiled loops on the CPU, tensor functions
+elsewhere.
 
 Both give the same mask; the tensor functions are the definition.
 """
@@ -156,5 +157,3 @@ def _classes(args: PatcherArgs) -> tuple[Tensor, int]:
     if args.delimiter_chars is not None:
         return delimiter_classes(args.delimiter_chars, args.encoding), 1
     return space_classes(), 2
-
-

@@ -20,7 +20,9 @@ def static_start_mask(length: int, patch_size: float, device: torch.device | str
         `(length,)` bool.
     """
     mask = torch.zeros(length, dtype=torch.bool, device=device)
-    starts = (torch.arange(int(length / patch_size) + 2, dtype=torch.float64, device=device) * patch_size).floor()
+    starts = (
+        torch.arange(int(length / patch_size) + 2, dtype=torch.float64, device=device) * patch_size
+    ).floor()
     mask[starts[starts < length].to(torch.int64)] = True
     return mask
 
@@ -28,7 +30,8 @@ def static_start_mask(length: int, patch_size: float, device: torch.device | str
 def window_starts(length: int, patch_size: int, overlap: int) -> Tensor:
     """First token of each window of `patch_size` tokens that shares `overlap` of them with its neighbour.
 
-    Every token is in a window, every window has a token that the one before has not, and only the last may be shorter.
+    Every token is in a window, every window has a token that the one before has not, and only the last may be
+    shorter.
 
     Returns:
         `(num_windows,)` int64, ascending from 0; empty for an empty row.
@@ -42,7 +45,8 @@ def window_starts(length: int, patch_size: int, overlap: int) -> Tensor:
     """
     if int(patch_size) != patch_size or not 0 <= overlap < patch_size:
         raise ConfigError(
-            f"overlap: expected 0 <= overlap < patch_size and a whole patch_size, got {overlap} and {patch_size:g}"
+            "overlap: expected 0 <= overlap < patch_size and a whole patch_size, "
+            f"got {overlap} and {patch_size:g}"
         )
     last = max(length - overlap, min(length, 1))  # a window that starts here would hold nothing new
     return torch.arange(0, last, int(patch_size) - overlap)

@@ -24,7 +24,8 @@ FILE_NAME = "tokenizer.json"
 
 
 def find_tokenizer_file(model_name: str) -> Path:
-    """Where the tokenizer of that name lies: a file, a folder that holds one, or the local Hugging Face cache.
+    """Where the tokenizer of that name lies: a file, a folder that holds one, or the local Hugging Face
+    cache.
 
     Raises:
         ConfigError: None of these; nothing is downloaded.
@@ -99,8 +100,8 @@ def _text(data: NDArray[np.int64], encoding: str, row: int) -> str:
         return data.astype(np.uint8).tobytes().decode(encoding)
     except UnicodeDecodeError as problem:
         raise PatchingError(
-            f"tokens: expected {encoding} text for a tokenizer, got byte {problem.object[problem.start]:#04x} "
-            f"in row {row}"
+            f"tokens: expected {encoding} text for a tokenizer, "
+            f"got byte {problem.object[problem.start]:#04x} in row {row}"
         ) from None
 
 
@@ -110,7 +111,9 @@ def _byte_offsets(text: str, encoding: str) -> NDArray[np.int64]:
     if data.size == len(text):
         return np.arange(data.size + 1)
     if codecs.lookup(encoding).name != "utf-8":
-        raise ConfigError(f"encoding: expected utf-8 or one byte per character with a tokenizer, got {encoding}")
+        raise ConfigError(
+            f"encoding: expected utf-8 or one byte per character with a tokenizer, got {encoding}"
+        )
     return np.append(np.flatnonzero((data & 0b1100_0000) != 0b1000_0000), data.size)
 
 

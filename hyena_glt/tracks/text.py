@@ -16,15 +16,16 @@ def put_integer(out, at, value):
         out[at] = MINUS
         at += 1
         value = -value
-    digits = 1
-    limit = np.int64(10)
-    while digits < 19 and value >= limit:
+    rest, ten = np.uint64(value), np.uint64(10)  # unsigned: division by a constant is one multiplication
+    digits, limit = 1, ten
+    while digits < 19 and rest >= limit:
         digits += 1
-        limit *= 10
+        limit *= ten
     end = at + digits
     for place in range(end - 1, at - 1, -1):
-        out[place] = ZERO + value % 10
-        value //= 10
+        quotient = rest // ten
+        out[place] = ZERO + np.uint8(rest - quotient * ten)
+        rest = quotient
     return end
 
 
@@ -67,16 +68,20 @@ def bed9_lines(out, contig, start, lengths, first_number, scores, colours):
         scores: `(patches,)` int64 in [0, 1000].
         colours: `(steps, width)` uint8, itemRgb texts of equal width for equal slices of the score range.
     """
-    at = 0
     steps = colours.shape[0]
+    # A line begins with the end of the line before it, so only that text is written twice, never the number.
+    place = np.empty(2 * INTEGER_WIDTH, dtype=np.uint8)
+    width = put_integer(place, 0, start)
+    at = 0
     for i in range(lengths.size):
         end = start + lengths[i]
         at = put_bytes(out, at, contig)
         out[at] = TAB
         first = at + 1
-        at = put_integer(out, first, start)
+        at = put_bytes(out, first, place[:width])
         out[at] = TAB
-        at = put_integer(out, at + 1, end)
+        width = put_integer(place, 0, end)
+        at = put_bytes(out, at + 1, place[:width])
         out[at] = TAB
         behind = at + 1
         at = put_integer(out, behind, first_number + i)

@@ -97,7 +97,7 @@ def test_runs_of_n_reset_the_context_and_force_starts(model):
     assert np.array_equal(entropies[12:], model.entropies("ACGTAC"))
     assert np.flatnonzero(model.forced_starts(text)).tolist() == [8, 12]
     assert not model.forced_starts("NNNN").any()
-    assert ambiguity_edges(symbol_codes("ACGT", DNA), 4, was_ambiguous=True)[0]
+    assert ambiguity_edges(symbol_codes("NACGT", DNA), 4).tolist() == [False, True, False, False, False]
 
 
 def test_all_n_is_scored_without_a_nan(model):

@@ -1,0 +1,20 @@
+"""The gated feed-forward layer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from hyena_glt.layers import FeedForward
+
+
+def test_blocks_of_positions_equal_the_formula(monkeypatch):
+    monkeypatch.setattr("hyena_glt.layers.feed_forward.BLOCK_POSITIONS", 3)
+    layer = FeedForward(4, 10)
+    x = torch.randn(2, 8, 4)
+    gate, up = layer.project_in(x).chunk(2, dim=-1)
+    torch.testing.assert_close(layer(x), layer.project_out(F.silu(gate) * up))
+
+
+def test_nothing_in_gives_nothing_out():
+    assert FeedForward(4, 10)(torch.zeros(1, 0, 4)).shape == (1, 0, 4)

@@ -1,0 +1,41 @@
+"""Gated convolutions equal their formula and keep to their side."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hyena_glt.layers import GatedConvStack
+from hyena_glt.ops.reference import two_sided_conv_reference
+
+
+def stack(causal: bool = True, num_layers: int = 2) -> GatedConvStack:
+    torch.manual_seed(0)
+    return GatedConvStack(8, num_layers, 5, causal=causal)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_layer_equals_its_formula(causal):
+    layer = stack(causal, 1).layers[0]
+    x = torch.randn(2, 11, 8)
+    signal, gate = layer.project_in(layer.norm(x)).chunk(2, dim=-1)
+    mixed = two_sided_conv_reference(signal.transpose(1, 2), layer.taps, 0 if causal else 2).transpose(1, 2)
+    torch.testing.assert_close(layer(x), x + layer.project_out(mixed * F.silu(gate)))
+
+
+def test_the_past_never_sees_the_future():
+    layers, x = stack(), torch.randn(1, 20, 8)
+    changed = x.clone()
+    changed[:, 12:] += 5
+    assert torch.equal(layers(x)[:, :12], layers(changed)[:, :12])
+
+
+def test_a_symmetric_stack_sees_both_sides_but_no_padding():
+    layers, x = stack(causal=False), torch.randn(1, 9, 8)
+    padded = torch.cat([x, torch.full((1, 4, 8), 1e3)], dim=1)
+    mask = torch.arange(13)[None] < 9
+    torch.testing.assert_close(layers(padded, mask)[:, :9], layers(x))
+    changed = x.clone()
+    changed[:, 5] += 5
+    assert (layers(changed) - layers(x))[0, 4].abs().max() > 1e-4
