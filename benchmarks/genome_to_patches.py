@@ -27,9 +27,9 @@ import numpy as np
 
 from hyena_glt.entropies.markov import MarkovFitter
 from hyena_glt.patching.args import PatcherArgs
-from hyena_glt.patching.calibration import calibrate_args
 from hyena_glt.patching.genome import patch_blocks, score_blocks, survey_genome
 from hyena_glt.patching.scan import Scanner, ScanRule
+from hyena_glt.patching.threshold_search import calibrate_rule
 from hyena_glt.sequences.alphabets import DNA
 from hyena_glt.sequences.atomic import atomic_write
 from hyena_glt.sequences.fasta import read_blocks, read_records
@@ -79,9 +79,9 @@ def stages(path: Path, repeats: int) -> list[Row]:
     survey = survey_genome(read_blocks(path), DNA)
     model = survey.model
     assert model is not None
-    scores, forced = survey.sample_scores()
-    args = calibrate_args(PatcherArgs(threshold=0.0), scores, forced, target_mean_length=16)
-    rule = ScanRule("threshold", threshold=args.threshold)
+    rule = ScanRule("threshold", threshold=0.0)
+    found = calibrate_rule(*survey.sample_scores(), rule=rule, target_mean_length=16)
+    args = PatcherArgs(threshold=found.threshold)
     scored = [part.scores for part in score_blocks(blocks, DNA, model)]
     patched = list(patch_blocks(blocks, DNA, model, args))
 
@@ -92,7 +92,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
         fitter.finish()
 
     def scan() -> None:
-        scanner = Scanner(rule)
+        scanner = Scanner(ScanRule("threshold", threshold=found.threshold))
         for part in scored:
             scanner.feed(part.entropies, part.forced_starts)
 
@@ -106,9 +106,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
         "read and check": lambda: sum(len(block.sequence) for block in read_blocks(path)),
         "code": lambda: [DNA.encode(block.sequence) for block in blocks],
         f"fit (order {model.order})": fit,
-        "calibrate": lambda: calibrate_args(
-            PatcherArgs(threshold=0.0), *survey.sample_scores(), target_mean_length=16
-        ),
+        "calibrate": lambda: calibrate_rule(*survey.sample_scores(), rule=rule, target_mean_length=16),
         "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model)),
         "scan": scan,
         "read, score, scan": lambda: sum(p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args)),

@@ -85,6 +85,8 @@ def report_problem(problem: BaseException, debug: bool) -> int:
     """Say in one line on stderr what went wrong; the exit code."""
     if debug and not isinstance(problem, BrokenPipeError | KeyboardInterrupt | SystemExit | typer.Exit):
         traceback.print_exception(problem)
+    if isinstance(problem, SystemExit) and isinstance(problem.__context__, BrokenPipeError):
+        problem = problem.__context__  # click turns a broken pipe into exit code 1
     match problem:
         case BrokenPipeError():
             _close_stdout()

@@ -100,7 +100,7 @@ class PatchRun:
     def summary(self) -> str:
         """One line for a person."""
         whole, plan = self.totals().as_dict(), self.plan
-        rule = f"mode {plan.args.patching_mode}" if plan.threshold is None else f"threshold {plan.threshold:.6g} nats"
+        rule = f"mode {plan.args.patching_mode}" if plan.threshold is None else f"threshold {plan.threshold:.8g} nats"
         return (
             f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}, "
             f"{rule}, {plan.model.name} order {plan.model.order} "

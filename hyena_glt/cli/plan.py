@@ -123,7 +123,7 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
     if calibrates:
         assert seen is not None
         target = options.target_length or DEFAULT_TARGET_LENGTH
-        args = _calibrated(seen, args, target)
+        args = _calibrated(seen, args, target, source)
     args.entropy_model = model
     return PatchPlan(args=args, model=model, target_length=target, survey=seen)
 
@@ -176,17 +176,24 @@ def _survey(source: GenomeSource, options: PatchOptions, model: MarkovEntropy | 
         return survey_genome(blocks, source.alphabet, model=model, order=options.order)
 
 
-def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float) -> PatcherArgs:
+def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: GenomeSource) -> PatcherArgs:
     """The options with the threshold for the wanted mean length, or the nearest that this input allows."""
-    from hyena_glt.patching.calibration import calibrate_args
+    from hyena_glt.patching.args import CalibrationRecord
+    from hyena_glt.patching.genome import scan_rule
+    from hyena_glt.patching.threshold_search import calibrate_rule
 
     scores, forced = survey.sample_scores()
-    args = calibrate_args(args, scores, forced, target_mean_length=target)
-    assert args.calibration is not None
-    if abs(args.calibration.mean_length - target) > TOLERANCE * target:
-        reached = f"{args.calibration.mean_length:.2f}"
-        note(f"a mean patch length of {target:g} is out of reach with this input and these options; got {reached}")
-    return args
+    found = calibrate_rule(scores, forced, rule=scan_rule(args), target_mean_length=target)
+    if abs(found.mean_length - target) > TOLERANCE * target:
+        note(f"a mean patch length of {target:g} is out of reach with this input; the nearest is {found.mean_length:.2f}")
+    record = CalibrationRecord(
+        target_mean_length=target,
+        mean_length=found.mean_length,
+        num_tokens=sum(map(len, scores)),
+        data_sha256=source.sha256 or "",
+        entropy_model=survey.model.name if survey.model else None,
+    )
+    return args.model_copy(update={"threshold": found.threshold, "calibration": record})
 
 
 def _flags(names: list[str]) -> str:

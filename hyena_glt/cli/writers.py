@@ -43,7 +43,7 @@ def open_value_writer(
     if str(path) == "-":
         raise UsageError("bigWig is written by seeking, so not to stdout; give a file name")
     with atomic_write(path, overwrite=True) as handle:
-        writer = BigWigWriter(handle.name, contig_lengths)
+        writer = BigWigWriter(str(handle.name), contig_lengths)
         yield writer
         writer.close()
     with atomic_write(f"{path}.chrom.sizes", "w", overwrite=True) as handle:

@@ -37,9 +37,7 @@ class Adviser:
     def about_options(self, args: PatcherArgs) -> None:
         """Advice that needs no data."""
         if args.uses_scores and args.monotonicity and args.threshold_add is not None:
-            self.give(
-                "two rules", "monotonicity and threshold_add are both set: monotonicity runs; set one of them"
-            )
+            self.give("two rules", "monotonicity and threshold_add are both set: monotonicity runs; set one of them")
 
     def about_scores(self, args: PatcherArgs, threshold: float | None, rows: TokenRows) -> None:
         """Advice about a threshold for scores that the patcher's own source gave."""

@@ -49,9 +49,7 @@ class PatcherArgs(PatcherFields):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    entropy_model: Any = Field(
-        None, exclude=True, repr=False, description="source of the entropies; None: auto"
-    )
+    entropy_model: Any = Field(None, exclude=True, repr=False, description="source of the entropies; None: auto")
     calibration: CalibrationRecord | None = Field(None, description="origin of the threshold")
 
     def __init__(self, **fields: Any) -> None:
@@ -102,18 +100,12 @@ class PatcherArgs(PatcherFields):
         """
         mode, static = self.patching_mode, self.patching_mode is PatchingModeEnum.static
         if self.overlap and not static:
-            raise ConfigError(
-                f"overlap: expected 0 in {mode} mode, got {self.overlap}; windows belong to static mode"
-            )
+            raise ConfigError(f"overlap: expected 0 in {mode} mode, got {self.overlap}; windows belong to static mode")
         if static:
             self._check_stride()
         if self.delimiter_chars is not None and mode is not PatchingModeEnum.space:
             raise ConfigError(f"delimiter_chars: expected none in {mode} mode; use patching_mode='space'")
-        if (
-            self.uses_scores
-            and self.threshold is None
-            and (self.monotonicity or self.threshold_add is not None)
-        ):
+        if self.uses_scores and self.threshold is None and (self.monotonicity or self.threshold_add is not None):
             raise ConfigError(
                 "threshold: expected nats with monotonicity or threshold_add, got None, which means top-k"
             )
@@ -125,6 +117,4 @@ class PatcherArgs(PatcherFields):
         if size < 1:
             raise ConfigError(f"patch_size: expected at least 1 token in static mode, got {size:g}")
         if self.overlap and (self.overlap >= size or size != int(size)):
-            raise ConfigError(
-                f"overlap: expected less than a whole patch_size, got {self.overlap} and {size:g}"
-            )
+            raise ConfigError(f"overlap: expected less than a whole patch_size, got {self.overlap} and {size:g}")

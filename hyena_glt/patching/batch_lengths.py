@@ -29,9 +29,7 @@ class RowPatches(NamedTuple):
     counts: Lengths  # (batch,) int64, patches of each row
 
 
-def close_starts(
-    request: StartRequest, starts: Tensor, forced: Bools | None, known: Bools
-) -> RowPatches | Tensor:
+def close_starts(request: StartRequest, starts: Tensor, forced: Bools | None, known: Bools) -> RowPatches | Tensor:
     """Patch lengths of the rows, laid out already where tensor functions made them.
 
     Args:
@@ -52,9 +50,7 @@ def close_starts(
     return close_rows(starts.cpu().numpy(), edges, row_ends, shortest, cap or kernels.NO_CAP, known)
 
 
-def close_rows(
-    starts: Bools, forced: Bools, row_ends: Lengths, shortest: int, cap: int, known: Bools
-) -> RowPatches:
+def close_rows(starts: Bools, forced: Bools, row_ends: Lengths, shortest: int, cap: int, known: Bools) -> RowPatches:
     """Patch lengths of padded rows, one token or start at a time.
 
     Args:

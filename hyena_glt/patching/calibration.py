@@ -28,6 +28,7 @@ __all__ = ["Calibrated", "calibrate", "calibrate_rule", "calibrate_threshold"]
 CalibratedRule = Literal["threshold", "monotonicity", "dual"]
 SCAN_MODES: dict[str, ScanMode] = {"threshold": "threshold", "monotonicity": "monotone", "dual": "dual"}
 DEFAULT_RISE = 0.0  # nats; threshold_add of the dual rule where none is given: any rise
+TOLERANCE = 0.02  # share of the target that a mean length may miss it by at the ends of what can be reached
 COARSEST = 0.25  # a nearest reachable mean that is further off than this share of the target is refused
 
 
@@ -71,9 +72,7 @@ def calibrate(
     if rule == "dual":
         fields.setdefault("threshold_add", DEFAULT_RISE)
     data = _read(sequences_or_scores, entropy_model)
-    scan_rule = ScanRule(
-        SCAN_MODES[rule], 0.0, fields.get("threshold_add"), None, min_patch_length, max_patch_length
-    )
+    scan_rule = ScanRule(SCAN_MODES[rule], 0.0, fields.get("threshold_add"), None, min_patch_length, max_patch_length)
     rows = ScoreRows(data.scores, data.forced)
     found = _checked(find_threshold(rows, scan_rule, target_mean_length), target_mean_length)
     return PatcherArgs(
@@ -124,18 +123,18 @@ def calibrate_threshold(
 
 
 def _checked(found: Calibrated, target: float) -> Calibrated:
-    if abs(math.log(found.mean_length / target)) <= math.log1p(COARSEST):
-        return found
     shortest, longest = found.reachable
-    if shortest <= target <= longest:
+    if not shortest / (1 + TOLERANCE) <= target <= longest * (1 + TOLERANCE):
+        raise ConfigError(
+            f"target_mean_length: expected between {shortest:.2f} and {longest:.2f} on these data with these "
+            f"limits, got {target:g}"
+        )
+    if abs(math.log(found.mean_length / target)) > math.log1p(COARSEST):
         raise ConfigError(
             f"target_mean_length: {target:g} is out of reach, too many scores are equal; the nearest mean "
             f"lengths are {found.neighbours[0]:.2f} and {found.neighbours[1]:.2f}"
         )
-    raise ConfigError(
-        f"target_mean_length: expected between {shortest:.2f} and {longest:.2f} on these data with these "
-        f"limits, got {target:g}"
-    )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ def check_entropies(entropies: Tensor) -> None:
     """Raise a PatchingError unless the tensor is `(batch, length)` floating point without NaN."""
     if entropies.dim() != 2 or not entropies.is_floating_point():
         raise PatchingError(
-            "entropies: expected floating point (batch, length), "
-            f"got {entropies.dtype} {tuple(entropies.shape)}"
+            f"entropies: expected floating point (batch, length), got {entropies.dtype} {tuple(entropies.shape)}"
         )
     if bool(torch.isnan(entropies).any()):
         row, column = (int(place) for place in torch.isnan(entropies).nonzero()[0])
@@ -144,9 +143,7 @@ def top_k_budgets(row_lengths: Tensor, patch_size: float | None) -> Tensor:
         PatchingError: No patch size, or one that is not above 0.
     """
     if patch_size is None or not patch_size > 0:
-        raise PatchingError(
-            f"patch_size: expected tokens per patch > 0 with threshold=None, got {patch_size}"
-        )
+        raise PatchingError(f"patch_size: expected tokens per patch > 0 with threshold=None, got {patch_size}")
     return (row_lengths // patch_size).to(torch.int64).sub(2).minimum(row_lengths - 1).clamp(min=0)
 
 
@@ -176,7 +173,5 @@ def find_entropy_patch_start_ids(
         >>> find_entropy_patch_start_ids(torch.tensor([[0.0, 0.0, 2.0, 0.0]]), threshold=1.0).tolist()
         [[0, 1, 3]]
     """
-    mask = entropy_start_mask(
-        entropies, patch_size, threshold, threshold_add, monotonicity, include_next_token
-    )
+    mask = entropy_start_mask(entropies, patch_size, threshold, threshold_add, monotonicity, include_next_token)
     return patch_start_ids_from_patch_start_mask(mask)

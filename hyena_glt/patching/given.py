@@ -61,6 +61,4 @@ def given_predictions(preds: Any, rows: TokenRows) -> Tensor:
 def _check_fit(name: str, values: Tensor, rows: TokenRows) -> None:
     expected = tuple(rows.tokens.shape)
     if tuple(values.shape[:2]) != expected:
-        raise PatchingError(
-            f"{name}: expected (batch, length) {expected} as in tokens, got {tuple(values.shape)}"
-        )
+        raise PatchingError(f"{name}: expected (batch, length) {expected} as in tokens, got {tuple(values.shape)}")

@@ -22,9 +22,7 @@ def check_start_mask(patch_start_mask: Tensor) -> None:
     if patch_start_mask.dim() != 2 or kind != torch.bool:
         raise PatchingError(f"patch_start_mask: expected bool (batch, length), got {kind} {shape}")
     if shape[1] and not bool(patch_start_mask[:, 0].all()):
-        raise PatchingError(
-            f"patch_start_mask: expected (batch, length) with column 0 set, got shape {shape}"
-        )
+        raise PatchingError(f"patch_start_mask: expected (batch, length) with column 0 set, got shape {shape}")
 
 
 def patch_lengths_from_start_mask(patch_start_mask: Tensor, row_lengths: Tensor | None = None) -> Tensor:
@@ -212,9 +210,7 @@ def check_patch_lengths(patch_lengths: Tensor, row_lengths: Tensor) -> None:
             f"got {patch_lengths.dtype} {tuple(patch_lengths.shape)}"
         )
     if bool((patch_lengths < 0).any()) or bool(check_non_zero_after_zero(patch_lengths)):
-        raise PatchingError(
-            "patch_lengths: expected lengths > 0, then padding 0, got a gap or a negative length"
-        )
+        raise PatchingError("patch_lengths: expected lengths > 0, then padding 0, got a gap or a negative length")
     sums, expected = patch_lengths.sum(dim=1), row_lengths.to(patch_lengths.device)
     if sums.shape != expected.shape or not torch.equal(sums, expected):
         raise PatchingError(

@@ -7,7 +7,6 @@ Rows never influence each other: a row gives the same alone and in any batch.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -32,14 +31,8 @@ from hyena_glt.patching.pieces import Pieces, cut_pieces
 from hyena_glt.patching.rows import TokenRows, read_rows
 from hyena_glt.patching.sources import Scored, model_device, resolve_source, score_rows
 from hyena_glt.patching.start_masks import StartRequest, find_starts
+from hyena_glt.patching.step_clock import StepClock, new_log
 from hyena_glt.patching.tokenizer_starts import find_tokenizer_file, load_tokenizer, tokenizer_start_mask
-
-STEPS = (
-    "calculate_entropies",
-    "find_entropy_patch_start_ids",
-    "patch_lengths_from_start_ids",
-    "postprocessing_patch_lengths",
-)
 
 
 class PatchedRows(NamedTuple):
@@ -75,7 +68,7 @@ class Patcher:
         if args is not None and fields:
             raise ConfigError(f"Patcher: expected args or fields, got args and {', '.join(fields)}")
         self.__dict__["args"] = args if args is not None else build_config(PatcherArgs, fields)
-        self.__dict__["log"] = {**dict.fromkeys(STEPS, 0.0), "tokens": 0}
+        self.__dict__["log"] = new_log()
         self.__dict__["_adviser"] = Adviser()
         self.__dict__["_kept"] = {}  # what was loaded, and the options that named it
         self._check()
@@ -112,7 +105,7 @@ class Patcher:
 
     @property
     def is_causal(self) -> bool:
-        """False where a boundary can depend on what follows: top-k, a tokenizer's merges, `auto` entropies."""
+        """False where a boundary can depend on what follows: top-k, a tokenizer's merges, `auto`."""
         if not self.args.uses_scores:
             return not self._uses_tokenizer
         if self.args.patching_mode is PatchingModeEnum.track and self.args.entropy_model is None:
@@ -178,9 +171,7 @@ class Patcher:
             PatchingError: Another type.
         """
         if isinstance(sequence, list | tuple):
-            raise PatchingError(
-                "sequence: expected one str, bytes or 1-D tokens, got a list; use patch for many"
-            )
+            raise PatchingError("sequence: expected one str, bytes or 1-D tokens, got a list; use patch for many")
         lengths, _ = self.patch([sequence])
         return cut_pieces(sequence, lengths[0].cpu(), self.args)
 
@@ -272,8 +263,8 @@ class Patcher:
         network = self.args.entropy_model
         if not callable(network):
             raise PatchingError(
-                "preds: expected predictions in bpe_patcher mode, got None; pass preds, or a callable from tokens to "
-                "logits as entropy_model"
+                "preds: expected predictions in bpe_patcher mode, got None; pass preds, or a callable from "
+                "tokens to logits as entropy_model"
             )
         device = model_device(network, self.args.patching_device)
         return predict_delimiters(rows.tokens, network, self.args.patching_batch_size, device)
@@ -304,22 +295,3 @@ class Patcher:
             value = load()
             self._kept[what] = (named, value)
         return value
-
-
-class StepClock:
-    """Adds the seconds since the step before to a log; does nothing without one."""
-
-    def __init__(self, log: dict[str, float] | None) -> None:
-        self._log = log
-        self._last = 0.0 if log is None else time.perf_counter()
-
-    def lap(self, step: str, done: TokenRows | None = None) -> None:
-        """End a step; with `done`, count its tokens."""
-        if self._log is None:
-            return
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self._log[step] += now - self._last
-        self._log["tokens"] += 0 if done is None else done.num_tokens
-        self._last = now

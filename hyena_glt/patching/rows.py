@@ -160,6 +160,5 @@ def as_bytes(sequence: Any, encoding: str = "utf-8") -> NDArray[np.uint8]:
     if isinstance(sequence, np.ndarray) and sequence.ndim == 1 and sequence.dtype == np.uint8:
         return sequence
     raise PatchingError(
-        "sequence: expected str, bytes, a 1-D uint8 array or a 1-D token tensor, "
-        f"got {type(sequence).__name__}"
+        f"sequence: expected str, bytes, a 1-D uint8 array or a 1-D token tensor, got {type(sequence).__name__}"
     )

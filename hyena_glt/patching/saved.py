@@ -22,9 +22,7 @@ LARGEST_FILE = 1 << 20  # bytes of JSON that are read
 KEYS = {"format", "args", "entropy_model", "tokenizer", "provenance"}
 
 
-def save_patcher(
-    path: str | os.PathLike[str], args: PatcherArgs, provenance: Mapping[str, Any] | None = None
-) -> None:
+def save_patcher(path: str | os.PathLike[str], args: PatcherArgs, provenance: Mapping[str, Any] | None = None) -> None:
     """Write a patcher's options; the model that it scores with goes beside them.
 
     Args:
@@ -90,8 +88,8 @@ def _save_model(args: PatcherArgs, target: Path) -> dict[str, str] | str | None:
     model = load_model(given) if isinstance(given, str | os.PathLike) else given
     if not isinstance(model, MarkovEntropy):
         raise ConfigError(
-            f"entropy_model: expected a MarkovEntropy or 'auto' to save, got {type(model).__name__}; save it on "
-            "its own and give it to the patcher again after loading"
+            f"entropy_model: expected a MarkovEntropy or 'auto' to save, got {type(model).__name__}; save it "
+            "on its own and give it to the patcher again after loading"
         )
     place = target.with_name(f"{target.stem}.entropy_model.safetensors")
     model.save(place, overwrite=True)
@@ -134,9 +132,7 @@ def _verified(source: Path, reference: Any) -> Path:
         raise ModelFileError("expected a reference with path and sha256", path=source)
     name = str(reference["path"])
     if not name or Path(name).name != name or name in (".", ".."):
-        raise ModelFileError(
-            f"path: expected the name of a file in the same folder, got {name!r}", path=source
-        )
+        raise ModelFileError(f"path: expected the name of a file in the same folder, got {name!r}", path=source)
     place = source.with_name(name)
     if not place.is_file():
         raise ModelFileError("missing; the patcher refers to it", path=place)

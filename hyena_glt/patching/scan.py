@@ -82,9 +82,7 @@ class ScanRule:
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1 token, got {value}")
         if self.shortest > self.cap:
-            raise ConfigError(
-                f"min_patch_length: expected at most max_patch_length {self.cap}, got {self.shortest}"
-            )
+            raise ConfigError(f"min_patch_length: expected at most max_patch_length {self.cap}, got {self.shortest}")
 
     @classmethod
     def from_args(cls, args: PatcherFields, threshold: float | None = None) -> ScanRule:
@@ -105,9 +103,7 @@ class ScanRule:
             return cls("byte" if mode is PatchingModeEnum.byte else "mask", **limits)
         threshold = args.threshold if threshold is None else threshold
         if threshold is None:
-            raise ConfigError(
-                "threshold: expected nats, got None; top-k needs the whole sequence, use Patcher.patch"
-            )
+            raise ConfigError("threshold: expected nats, got None; top-k needs the whole sequence, use Patcher.patch")
         if args.monotonicity or args.threshold_add is None:
             return cls("monotone" if args.monotonicity else "threshold", threshold, **limits)
         return cls("dual", threshold, args.threshold_add, **limits)
@@ -263,9 +259,7 @@ class ScoreRows:
         self.scores = _joined(scores, np.float32)
         self.forced = NO_BOOLS if forced is None else _joined(forced, np.bool_)
         if self.forced.size not in (0, self.scores.size):
-            raise PatchingError(
-                f"forced: expected {self.scores.size} entries as in scores, got {self.forced.size}"
-            )
+            raise PatchingError(f"forced: expected {self.scores.size} entries as in scores, got {self.forced.size}")
         if self.scores.size and np.isnan(self.scores.max()):
             raise PatchingError("scores: expected numbers, got NaN; check the entropy source")
         if not self.forced.any():
@@ -278,9 +272,7 @@ class ScoreRows:
 
     def count_patches(self, rule: ScanRule) -> int:
         """Patches of all sequences under an entropy rule."""
-        return int(
-            kernels.count_rows(self.scores, self.forced, self.ends, *rule.score_rule, rule.shortest, rule.cap)
-        )
+        return int(kernels.count_rows(self.scores, self.forced, self.ends, *rule.score_rule, rule.shortest, rule.cap))
 
 
 def _row_size(row: Any) -> int:

@@ -18,10 +18,10 @@ COUNT_BLOCK = 1 << 15  # tokens per step when only counting: mask and lengths st
 
 
 @intrinsic
-def trailing_zeros(typing_context, word):  # type: ignore[no-untyped-def]
+def trailing_zeros(typing_context, word):
     """Zeros below the lowest set bit of a uint64 that is not 0."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.uint64(types.uint64), generate
@@ -79,7 +79,7 @@ def next_set(words, position, size):
         if index >= words.size:
             return size
         word = words[index]
-    return index * WORD + np.int64(trailing_zeros(word))
+    return index * WORD + np.int64(trailing_zeros(word))  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
@@ -255,7 +255,7 @@ def close_patches(starts, first_token, last_start, shortest, cap, lengths):
     for w in range(words.size):
         word = words[w]
         while word:
-            token = first_token + w * WORD + np.int64(trailing_zeros(word))
+            token = first_token + w * WORD + np.int64(trailing_zeros(word))  # type: ignore[call-arg]
             word &= word - np.uint64(1)
             while token - last_start > cap:
                 lengths[count] = cap

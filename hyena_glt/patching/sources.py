@@ -125,9 +125,7 @@ def load_model(path: str | os.PathLike[str]) -> MarkovEntropy:
         ModelFileError: No such file, or not a model.
     """
     if not Path(path).is_file():
-        raise ModelFileError(
-            "entropy_model: expected 'auto' or a file that MarkovEntropy.save wrote", path=path
-        )
+        raise ModelFileError("entropy_model: expected 'auto' or a file that MarkovEntropy.save wrote", path=path)
     return MarkovEntropy.load(path)
 
 

@@ -54,9 +54,7 @@ def delimiter_classes(delimiter_chars: Sequence[str], encoding: str = "utf-8") -
     for character in delimiter_chars:
         encoded = character.encode(encoding, errors="replace")
         if len(encoded) != 1 or encoded.decode(encoding, errors="replace") != character:
-            raise ConfigError(
-                f"delimiter_chars: expected characters of one byte in {encoding}, got {character!r}"
-            )
+            raise ConfigError(f"delimiter_chars: expected characters of one byte in {encoding}, got {character!r}")
         classes[encoded[0] + OFFSET] = ENDS_ALWAYS
     return classes
 

@@ -20,9 +20,7 @@ def static_start_mask(length: int, patch_size: float, device: torch.device | str
         `(length,)` bool.
     """
     mask = torch.zeros(length, dtype=torch.bool, device=device)
-    starts = (
-        torch.arange(int(length / patch_size) + 2, dtype=torch.float64, device=device) * patch_size
-    ).floor()
+    starts = (torch.arange(int(length / patch_size) + 2, dtype=torch.float64, device=device) * patch_size).floor()
     mask[starts[starts < length].to(torch.int64)] = True
     return mask
 
@@ -45,8 +43,7 @@ def window_starts(length: int, patch_size: int, overlap: int) -> Tensor:
     """
     if int(patch_size) != patch_size or not 0 <= overlap < patch_size:
         raise ConfigError(
-            "overlap: expected 0 <= overlap < patch_size and a whole patch_size, "
-            f"got {overlap} and {patch_size:g}"
+            f"overlap: expected 0 <= overlap < patch_size and a whole patch_size, got {overlap} and {patch_size:g}"
         )
     last = max(length - overlap, min(length, 1))  # a window that starts here would hold nothing new
     return torch.arange(0, last, int(patch_size) - overlap)

@@ -59,9 +59,7 @@ def find_threshold(rows: ScoreRows, rule: ScanRule, target: float) -> Calibrated
         raise ConfigError(f"rule: expected mode threshold, monotone or dual, got {rule.mode}")
     values = decisive_values(rows, rule)
     if not values.size:
-        raise ConfigError(
-            "scores: expected tokens whose start the threshold decides, got none; give longer sequences"
-        )
+        raise ConfigError("scores: expected tokens whose start the threshold decides, got none; give longer sequences")
     steps = _Steps(rows, rule, values)
     low, high = steps.around(rows.num_tokens / target)
     means = tuple(rows.num_tokens / steps.count(key) for key in (low, high))

@@ -111,9 +111,7 @@ def _byte_offsets(text: str, encoding: str) -> NDArray[np.int64]:
     if data.size == len(text):
         return np.arange(data.size + 1)
     if codecs.lookup(encoding).name != "utf-8":
-        raise ConfigError(
-            f"encoding: expected utf-8 or one byte per character with a tokenizer, got {encoding}"
-        )
+        raise ConfigError(f"encoding: expected utf-8 or one byte per character with a tokenizer, got {encoding}")
     return np.append(np.flatnonzero((data & 0b1100_0000) != 0b1000_0000), data.size)
 
 

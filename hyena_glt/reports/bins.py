@@ -55,9 +55,7 @@ def bin_track(
     return Bins(width=width, score_total=score_total, score_bases=score_bases, starts=starts, **curve)
 
 
-def entropy_curve(
-    entropies: NDArray[np.floating], runs: NDArray[np.int64], width: int
-) -> dict[str, NDArray[Any]]:
+def entropy_curve(entropies: NDArray[np.floating], runs: NDArray[np.int64], width: int) -> dict[str, NDArray[Any]]:
     """Reduce entropies to extremes, sums and known bases per bin, one block of whole bins at a time."""
     step = max(1, BLOCK // width) * width
     blocks = [

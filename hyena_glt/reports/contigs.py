@@ -60,9 +60,7 @@ class Ledger:
     budget: Budget
     total: Row = field(default_factory=Row)
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNTED + 2, np.int64))
-    largest: list[tuple[int, int, Row, ContigSummary]] = field(
-        default_factory=list
-    )  # heap: (length, -index, ...)
+    largest: list[tuple[int, int, Row, ContigSummary]] = field(default_factory=list)  # heap: (length, -index, ...)
 
     def add(self, track: ContigTrack) -> None:
         """Count a contig; keep it if it is among the largest so far (of equals, the earlier)."""
@@ -105,9 +103,7 @@ def whole_input(total: Row, given: Mapping[str, int]) -> Row:
     whole = Row(**{name: getattr(total, name) for name in Row.__slots__})
     for name, value in given.items():
         if value < getattr(total, name):
-            raise ConfigError(
-                f"totals: expected at least {getattr(total, name)} {name}, as in contigs, got {value}"
-            )
+            raise ConfigError(f"totals: expected at least {getattr(total, name)} {name}, as in contigs, got {value}")
         setattr(whole, name, value)
     return whole
 

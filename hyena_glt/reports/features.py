@@ -20,9 +20,7 @@ from .encoding import visible
 if TYPE_CHECKING:
     from hyena_glt.sequences.annotations import Feature
 
-CONTAINERS = frozenset(
-    {"region", "chromosome", "contig", "scaffold", "supercontig", "source", "databank_entry"}
-)
+CONTAINERS = frozenset({"region", "chromosome", "contig", "scaffold", "supercontig", "source", "databank_entry"})
 PARTS = frozenset({"exon", "intron", "CDS", "start_codon", "stop_codon", "five_prime_UTR", "three_prime_UTR"})
 TRANSCRIPTS = frozenset({"mRNA", "transcript", "primary_transcript", "lnc_RNA"})
 GENE, TRANSCRIPT, PART = range(3)
@@ -42,17 +40,13 @@ class LaneFeature:
 
 def lane_features(features: Iterable[Feature], offset: int, length: int) -> list[LaneFeature]:
     """Return what to draw on a track, sorted by start; features outside it are left out."""
-    inside = [
-        f for f in features if f.end > offset and f.start < offset + length and f.kind not in CONTAINERS
-    ]
+    inside = [f for f in features if f.end > offset and f.start < offset + length and f.kind not in CONTAINERS]
     groups: dict[tuple[int, int, str], list[Feature]] = {}
     for feature in inside:
         groups.setdefault((feature.start, feature.end, feature.strand), []).append(feature)
     wholes = [Wholes([f for f in inside if level(f.kind) < above]) for above in (GENE, TRANSCRIPT, PART)]
     drawn = [group for group in groups.values() if any(not wholes[level(f.kind)].cover(f) for f in group)]
-    return sorted(
-        (merged(group, offset, length) for group in drawn), key=lambda f: (f.start, f.end, f.strand)
-    )
+    return sorted((merged(group, offset, length) for group in drawn), key=lambda f: (f.start, f.end, f.strand))
 
 
 def level(kind: str) -> int:

@@ -123,9 +123,7 @@ def tiles(data: ReportData, whole: Row) -> list[Tile]:
     wanted = f"target {data.target_length:g}" if data.target_length is not None else "bases per patch"
     saved = f"{1 - 1 / mean:.1%} fewer trunk steps than bases" if mean else ""
     return [
-        Tile(
-            "Bases", f"{whole.bases:,}", note=f"{whole.contigs:,} contig{'s' if whole.contigs != 1 else ''}"
-        ),
+        Tile("Bases", f"{whole.bases:,}", note=f"{whole.contigs:,} contig{'s' if whole.contigs != 1 else ''}"),
         Tile("Patches", f"{whole.patches:,}", note=f"longest {whole.longest:,} bases"),
         Tile("Mean patch length", number(mean, ".2f"), "bases", wanted),
         Tile("Compression", number(mean, ".1f"), "\N{MULTIPLICATION SIGN}", saved),

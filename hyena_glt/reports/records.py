@@ -158,9 +158,7 @@ def check_shape(track: ContigTrack, name: str, expected: tuple[int, ...]) -> Non
     """Refuse an array of another shape, or one that holds no numbers."""
     array = getattr(track, name)
     if array.shape != expected or array.dtype.kind not in "iuf":
-        raise PatchingError(
-            f"{name} of {track.name!r}: expected numbers {expected}, got {array.dtype} {array.shape}"
-        )
+        raise PatchingError(f"{name} of {track.name!r}: expected numbers {expected}, got {array.dtype} {array.shape}")
 
 
 def check_runs(track: ContigTrack, runs: NDArray[np.int64]) -> None:

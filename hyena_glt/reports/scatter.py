@@ -21,9 +21,7 @@ def scatter_payload(embeddings: Embeddings | None, max_points: int) -> dict[str,
     if embeddings is None or len(embeddings.labels) == 0:
         return None
     kept = spaced(len(embeddings.labels), max_points)
-    names, members = group_numbers(
-        [embeddings.groups[i] for i in kept] if embeddings.groups else None, len(kept)
-    )
+    names, members = group_numbers([embeddings.groups[i] for i in kept] if embeddings.groups else None, len(kept))
     return {
         "points": base64_text(embeddings.points[kept].astype("<f4").tobytes()),  # x0 y0 x1 y1 ...
         "labels": [visible(embeddings.labels[i]) for i in kept],

@@ -30,9 +30,7 @@ class ContigSummary:
     bins: Bins
     patch_lengths: NDArray[np.int64]  # the first patches
     patch_scores: NDArray[np.float32]
-    entropies: (
-        NDArray[np.float32] | None
-    )  # of the first bases, NaN where ambiguous; None where none were given
+    entropies: NDArray[np.float32] | None  # of the first bases, NaN where ambiguous; None where none were given
     features: list[LaneFeature]  # the longest
     num_features: int
     ambiguous: NDArray[np.int64]  # (num_runs, 2) on the track, the longest
@@ -96,9 +94,7 @@ def contig_payload(contig: ContigSummary, shares: Shares) -> dict[str, Any]:
         "scored": contig.entropies is not None,
         "bins": bins_payload(merged_bins(contig.bins, max(1, shares.bins))),
         "detail": patches,
-        "bases": quantise(contig.entropies[:bases], np.uint16).payload()
-        if contig.entropies is not None
-        else None,
+        "bases": quantise(contig.entropies[:bases], np.uint16).payload() if contig.entropies is not None else None,
         "runs": runs.tolist(),
         "features": features_payload(features),
         "notes": detail_notes(contig, patches["covered"], patches["count"], bases, len(features), len(runs)),
@@ -130,9 +126,7 @@ def patches_payload(contig: ContigSummary, count: int) -> dict[str, Any]:
     }
 
 
-def detail_notes(
-    contig: ContigSummary, covered: int, patches: int, bases: int, features: int, runs: int
-) -> list[str]:
+def detail_notes(contig: ContigSummary, covered: int, patches: int, bases: int, features: int, runs: int) -> list[str]:
     """Say in words what detail of a contig this page left out."""
     notes = []
     if patches < contig.num_patches:

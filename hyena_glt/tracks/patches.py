@@ -17,6 +17,7 @@ from hyena_glt.tracks.text import bed9_lines, bed9_room
 
 # Mean surprise 0 .. 1000 from dark to light (a viridis ramp, readable with any colour vision).
 COLOURS = ("068,001,084", "059,082,139", "033,145,140", "094,201,098", "253,231,037")
+ROW_GROUP = 1 << 18  # rows of a Parquet row group, at least
 SCORE_CEILING_BITS = 4.0  # bits per base that give score 1000; a uniform guess over four bases is 2
 
 
@@ -79,7 +80,7 @@ class ParquetWriter:
 
         self._pa = pa
         fields = [
-            ("contig", pa.dictionary(pa.int32(), pa.string())),
+            ("contig", pa.string()),
             ("start", pa.int64()),
             ("end", pa.int64()),
             ("number", pa.int64()),
@@ -89,27 +90,41 @@ class ParquetWriter:
         metadata = {"hyena_glt": json.dumps(provenance.as_dict())} if provenance else None
         self._schema = pa.schema(fields, metadata=metadata)
         self._writer = pq.ParquetWriter(handle, self._schema, compression="zstd")
+        self._waiting: list[PatchBatch] = []
+        self._rows = 0  # of the batches waiting
         self._number = 0
 
     def write(self, batch: PatchBatch) -> None:
-        """Append the patches of a batch as one row group."""
-        pa, patches = self._pa, batch.lengths.size
-        ends = batch.start + np.cumsum(batch.lengths)
-        contig = pa.DictionaryArray.from_arrays(np.zeros(patches, dtype=np.int32), [batch.contig])
-        columns: list[Any] = [
-            contig,
-            ends - batch.lengths,
-            ends,
-            np.arange(self._number, self._number + patches),
-            batch.lengths,
-            batch.mean_surprises.astype(np.float32),
-        ]
-        self._writer.write_table(pa.Table.from_arrays([pa.array(c) for c in columns], schema=self._schema))
-        self._number += patches
+        """Append the patches of a batch; rows are written in groups of `ROW_GROUP` or more."""
+        self._waiting.append(batch)
+        self._rows += batch.lengths.size
+        if self._rows >= ROW_GROUP:
+            self._flush()
 
     def close(self) -> None:
-        """Write the footer."""
+        """Write what is left, and the footer."""
+        self._flush()
         self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            tables = [self._table(batch) for batch in self._waiting]
+            self._writer.write_table(self._pa.concat_tables(tables).combine_chunks())
+            self._waiting, self._rows = [], 0
+
+    def _table(self, batch: PatchBatch) -> Any:
+        pa, patches = self._pa, batch.lengths.size
+        ends = batch.start + np.cumsum(batch.lengths)
+        first, self._number = self._number, self._number + patches
+        columns = [
+            pa.repeat(batch.contig, patches),
+            pa.array(ends - batch.lengths),
+            pa.array(ends),
+            pa.array(np.arange(first, self._number)),
+            pa.array(batch.lengths),
+            pa.array(batch.mean_surprises.astype(np.float32)),
+        ]
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
 
 class TsvWriter:

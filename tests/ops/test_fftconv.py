@@ -36,9 +36,7 @@ def test_every_method_equals_the_definition(method, length, taps, lead):
     torch.testing.assert_close(method(u, h, lead), two_sided_conv_reference(u, h, lead), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("length", "taps"), [(9, 9), (90, 64), (90, 65), (150, 150), (270, 66), (40, 500)]
-)
+@pytest.mark.parametrize(("length", "taps"), [(9, 9), (90, 64), (90, 65), (150, 150), (270, 66), (40, 500)])
 def test_the_chosen_method_equals_the_definition(length, taps):
     u, h = signal_and_filter(length, taps, batch=1, channels=2)
     expected = two_sided_conv_reference(u, h, 0)

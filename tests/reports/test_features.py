@@ -7,9 +7,7 @@ from hyena_glt.sequences.annotations import Feature, read_gff
 
 
 def feature(start, end, kind="gene", name="x", strand="+"):
-    return Feature(
-        contig="chr1", start=start, end=end, strand=strand, kind=kind, name=name, phase=None, line=1
-    )
+    return Feature(contig="chr1", start=start, end=end, strand=strand, kind=kind, name=name, phase=None, line=1)
 
 
 def test_rows_of_one_gene_become_one_arrow():

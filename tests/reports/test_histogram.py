@@ -30,9 +30,7 @@ def test_every_patch_is_counted_once(lengths):
 @pytest.mark.parametrize("mean", [1.0, 1.5, 16.0, 300.0])
 def test_the_expectation_is_the_geometric_distribution(mean):
     expected = geometric_counts(1000, mean, 200)
-    np.testing.assert_allclose(
-        expected, 1000 * stats.geom(1 / mean).pmf(np.arange(1, 201)), rtol=1e-9, atol=1e-300
-    )
+    np.testing.assert_allclose(expected, 1000 * stats.geom(1 / mean).pmf(np.arange(1, 201)), rtol=1e-9, atol=1e-300)
 
 
 @given(some_lengths)

@@ -103,9 +103,7 @@ def test_a_hostile_name_is_only_ever_text(make_track, hostile, decode, place):
 
 def test_the_policy_allows_the_style_and_the_script_by_hash_and_nothing_else(make_track):
     html = render_report(report_of(["chr1"], make_track))
-    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1].replace(
-        "&#39;", "'"
-    )
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1].replace("&#39;", "'")
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
     for rule, tag in (("script-src", "script"), ("style-src", "style")):
@@ -118,9 +116,7 @@ def test_the_policy_allows_the_style_and_the_script_by_hash_and_nothing_else(mak
 
 def test_nothing_is_fetched_from_anywhere(make_track):
     html = render_report(report_of(["chr1"], make_track))
-    assert not re.search(
-        r"https?:|//[a-z0-9-]+\.[a-z]|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket", html
-    )
+    assert not re.search(r"https?:|//[a-z0-9-]+\.[a-z]|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket", html)
     page = Page(html)
     assert not {tag for tag, *_ in page.elements} & {
         "link",
@@ -142,9 +138,7 @@ def test_the_script_writes_no_markup(make_track):
 
 
 def test_the_same_data_gives_the_same_page(make_track):
-    assert render_report(report_of(["a", "b"], make_track)) == render_report(
-        report_of(["a", "b"], make_track)
-    )
+    assert render_report(report_of(["a", "b"], make_track)) == render_report(report_of(["a", "b"], make_track))
 
 
 def test_the_tiles_are_the_figures_of_the_arrays(make_track):
@@ -195,9 +189,7 @@ def test_the_data_is_that_of_a_real_genome(real_genome, decode):
 
 
 def test_a_generator_of_contigs_is_read_once(make_track, decode):
-    html = render_report(
-        ReportData(title="x", contigs=(make_track(100, seed=i, name=str(i)) for i in range(3)))
-    )
+    html = render_report(ReportData(title="x", contigs=(make_track(100, seed=i, name=str(i)) for i in range(3))))
     assert [contig["name"] for contig in decode.data(html)["contigs"]] == ["0", "1", "2"]
 
 
@@ -224,9 +216,7 @@ def test_a_chromosome_fits_into_three_megabytes():
     lengths = random.geometric(1 / 16, length // 15).astype(np.int64)
     lengths = lengths[: np.searchsorted(np.cumsum(lengths), length)]
     lengths = np.append(lengths, length - lengths.sum())
-    features = [
-        Feature("c", i * 900, i * 900 + 700, "+-"[i % 2], "gene", f"g{i}", None, 1) for i in range(12_000)
-    ]
+    features = [Feature("c", i * 900, i * 900 + 700, "+-"[i % 2], "gene", f"g{i}", None, 1) for i in range(12_000)]
     track = ContigTrack(
         name="chr1",
         length=length,
@@ -281,9 +271,7 @@ def test_a_file_that_is_there_stays_unless_told_otherwise(make_track, tmp_path):
 def test_the_embedded_data_is_strict_json(make_track):
     nothing = np.array([np.nan], np.float32)
     track = ContigTrack(name="unknown", length=50, patch_lengths=np.array([50]), patch_scores=nothing)
-    html = render_report(
-        ReportData(title="x", contigs=[track, make_track(100, entropies=np.repeat(nothing, 100))])
-    )
+    html = render_report(ReportData(title="x", contigs=[track, make_track(100, entropies=np.repeat(nothing, 100))]))
     text = re.search(r'type="application/json">(.*?)</script>', html)[1]
 
     def refuse(word):

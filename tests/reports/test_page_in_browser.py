@@ -156,9 +156,7 @@ def test_a_contig_without_entropies_shows_the_scores_at_its_offset(opened, page)
     heading, rows = reading(opened)
     assert heading == "Position 1,150"
     assert "Entropy" not in rows
-    assert opened.texts("#notes li") == [
-        "No entropy per base was given: the curve shows the scores of the patches."
-    ]
+    assert opened.texts("#notes li") == ["No entropy per base was given: the curve shows the scores of the patches."]
 
 
 @pytest.mark.parametrize(
@@ -291,10 +289,7 @@ def test_the_table_sorts_and_opens_contigs(opened):
     assert opened.texts(names) == ["chr1", "chr2:x", "plasmid"]
     opened.run(click.format(1))
     assert opened.texts(names) == ["plasmid", "chr2:x", "chr1"]
-    assert (
-        opened.run("document.querySelectorAll('#contigs thead th')[1].getAttribute('aria-sort')")
-        == "ascending"
-    )
+    assert opened.run("document.querySelectorAll('#contigs thead th')[1].getAttribute('aria-sort')") == "ascending"
     opened.run(click.format(0))
     assert opened.texts(names) == ["chr1", "chr2:x", "plasmid"]
     opened.run("document.querySelector('[data-contig=\"2\"]').click()")
@@ -386,6 +381,8 @@ def test_beyond_the_budget_the_page_draws_bins_and_says_so(browser, track, tmp_p
     numbers = [float(n) for n in re.findall(r"[\d.]+", rows["Entropy, 100-base bin"])]
     assert numbers == pytest.approx([part.mean(), part.min(), part.max()], abs=0.006)
     assert "Patch" not in rows
+    starts = np.cumsum(track.patch_lengths) - track.patch_lengths
+    assert float(rows["Patches per kb"]) == 10 * ((starts >= 10_100) & (starts < 10_200)).sum()
     assert "The curve here shows bins of 100 bases." in browser.text("#shown")
     assert len(browser.texts("#notes li")) == 2
     assert browser.complaints() == []

@@ -40,9 +40,7 @@ def test_beyond_the_limit_labels_and_points_stay_together():
 
 def test_small_groups_share_the_last_colour():
     groups = [f"g{i}" for i in range(12) for _ in range(20 - i)]
-    payload = scatter_payload(
-        Embeddings(labels=groups, points=np.zeros((len(groups), 2)), groups=groups), 1000
-    )
+    payload = scatter_payload(Embeddings(labels=groups, points=np.zeros((len(groups), 2)), groups=groups), 1000)
     assert payload["groups"] == [*(f"g{i}" for i in range(COLOURED_GROUPS)), "other"]
     assert payload["group"][0] == 0
     assert payload["group"][-1] == COLOURED_GROUPS

@@ -1,0 +1,49 @@
+"""Byte and n-gram embeddings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyena_glt.model.byte_embedding import HASH_FACTOR, HASH_PRIME, ByteEmbedding, ngram_hashes
+
+tokens = st.lists(st.integers(-1, 259), min_size=1, max_size=20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tokens)
+def test_hashes_equal_the_polynomial_of_the_last_tokens(row):
+    for size, hashes in zip((2, 5), ngram_hashes(torch.tensor([row]), (2, 5)), strict=True):
+        for index in range(len(row)):
+            window = row[max(0, index - size + 1) : index + 1]
+            exact = sum((token + 2) * HASH_FACTOR**age for age, token in enumerate(reversed(window)))
+            assert int(hashes[0, index]) == exact % HASH_PRIME
+
+
+def test_the_vector_is_the_sum_of_token_and_ngrams():
+    embedding = ByteEmbedding(260, 8, (3, 2), 50)
+    ids = torch.randint(0, 260, (2, 9), generator=torch.Generator().manual_seed(0))
+    pairs, triples = ngram_hashes(ids, (2, 3))
+    expected = embedding.table[ids] + embedding.table[260 + pairs % 50] + embedding.table[310 + triples % 50]
+    torch.testing.assert_close(embedding(ids), expected)
+
+
+def test_the_vector_depends_on_the_last_tokens_alone():
+    embedding = ByteEmbedding(260, 8, (2, 4), 50)
+    first = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    second = torch.tensor([[99, 98, 7, 8, 9, 10]])
+    assert torch.equal(embedding(first)[0, 5], embedding(second)[0, 5])
+    assert not torch.equal(embedding(first)[0, 4], embedding(second)[0, 4])
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (0, 5), (2, 1)])
+def test_short_rows_have_vectors_too(shape):
+    embedding = ByteEmbedding(260, 8, (2, 4), 50)
+    assert embedding(torch.zeros(shape, dtype=torch.int64)).shape == (*shape, 8)
+
+
+def test_without_ngrams_it_is_a_table():
+    embedding = ByteEmbedding(9, 8, (), 50)
+    assert torch.equal(embedding(torch.tensor([[4, -1]]))[0], embedding.table[torch.tensor([4, 0])])
