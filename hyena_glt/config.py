@@ -58,16 +58,10 @@ class PatcherFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), validate_assignment=True)
 
-    patching_mode: PatchingModeEnum = Field(
-        PatchingModeEnum.entropy, description="rule that decides patch starts"
-    )
-    patching_device: Device = Field(
-        "auto", description="device of the entropy model: auto, cpu, cuda, cuda:0"
-    )
+    patching_mode: PatchingModeEnum = Field(PatchingModeEnum.entropy, description="rule that decides patch starts")
+    patching_device: Device = Field("auto", description="device of the entropy model: auto, cpu, cuda, cuda:0")
     entropy_model_checkpoint_dir: str | None = Field(None, description="folder of a saved entropy model")
-    realtime_patching: StrictBool = Field(
-        False, description="load the entropy model and score tokens as they come"
-    )
+    realtime_patching: StrictBool = Field(False, description="load the entropy model and score tokens as they come")
     threshold: Real | None = Field(
         DEFAULT_THRESHOLD,
         description="nats; a patch starts after an entropy above it; None: top-k by patch_size",
@@ -85,15 +79,9 @@ class PatcherFields(BaseModel):
     monotonicity: StrictBool = Field(False, description="compare the threshold with the rise of the entropy")
     log_time: StrictBool = Field(False, description="keep seconds per step in patcher.log")
     model_name: str | None = Field(None, description="local language model (entropy) or tokenizer (bpe)")
-    delimiter_chars: list[str] | None = Field(
-        None, description="single characters that end a patch in space mode"
-    )
-    preserve_delimiters: StrictBool = Field(
-        True, description="keep delimiters in the pieces that are returned"
-    )
-    overlap: Annotated[Whole, Field(ge=0)] = Field(
-        0, description="tokens shared by neighbours in static mode"
-    )
+    delimiter_chars: list[str] | None = Field(None, description="single characters that end a patch in space mode")
+    preserve_delimiters: StrictBool = Field(True, description="keep delimiters in the pieces that are returned")
+    overlap: Annotated[Whole, Field(ge=0)] = Field(0, description="tokens shared by neighbours in static mode")
     vocab_size: PositiveWhole | None = Field(None, description="entries of the tokenizer (bpe, bpe_patcher)")
     special_tokens: list[str] | None = Field(None, description="tokens that the tokenizer never splits")
     encoding: str = Field("utf-8", description="encoding of text that is patched")
@@ -196,40 +184,26 @@ class HyenaGLTConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), validate_assignment=True)
 
-    genomic_vocab_size: Literal[256, 4, 20] = Field(
-        256, description="256 bytes, 4 nucleotides or 20 amino acids"
-    )
-    alphabet: AlphabetName | None = Field(
-        None, description="what the letters mean; None: bytes, dna or protein"
-    )
+    genomic_vocab_size: Literal[256, 4, 20] = Field(256, description="256 bytes, 4 nucleotides or 20 amino acids")
+    alphabet: AlphabetName | None = Field(None, description="what the letters mean; None: bytes, dna or protein")
     hidden_size: PositiveWhole = Field(512, description="width of the trunk, per patch")
     num_layers: PositiveWhole = Field(12, description="blocks of the trunk")
     use_external_patcher: StrictBool = Field(True, description="the caller brings the patcher")
-    patcher_threshold: Real | None = Field(
-        DEFAULT_THRESHOLD, description="nats; threshold of the net's own patcher"
-    )
+    patcher_threshold: Real | None = Field(DEFAULT_THRESHOLD, description="nats; threshold of the net's own patcher")
     patcher_monotonicity: StrictBool = Field(False, description="monotonicity of the net's own patcher")
-    mixed_precision: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="precision of matrix products"
-    )
-    causal: StrictBool = Field(
-        True, description="predict from the past alone; False: every byte sees both sides"
-    )
+    mixed_precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="precision of matrix products")
+    causal: StrictBool = Field(True, description="predict from the past alone; False: every byte sees both sides")
 
-    local_hidden_size: PositiveWhole = Field(
-        64, description="width of the local encoder and decoder, per byte"
-    )
+    local_hidden_size: PositiveWhole = Field(64, description="width of the local encoder and decoder, per byte")
     num_local_encoder_layers: PositiveWhole = Field(2, description="gated convolutions before the pooling")
     num_local_decoder_layers: PositiveWhole = Field(2, description="gated convolutions after the bridge")
-    local_kernel_size: Annotated[Whole, Field(ge=2, le=64)] = Field(
-        7, description="bytes seen by a local convolution"
-    )
+    local_kernel_size: Annotated[Whole, Field(ge=2, le=64)] = Field(7, description="bytes seen by a local convolution")
     ngram_sizes: tuple[Annotated[Whole, Field(ge=2, le=32)], ...] = Field(
         (3, 6, 10), description="bytes of the n-grams that are embedded by hash; empty: none"
     )
     ngram_table_size: PositiveWhole = Field(4096, description="rows of each n-gram table")
     pooling_heads: PositiveWhole = Field(4, description="attention heads that pool the bytes of a patch")
-    position_scales: PositiveWhole = Field(
+    position_scales: Annotated[Whole, Field(ge=1, le=30)] = Field(
         16, description="periods 4, 16, 64, ... bases of the global position"
     )
 
@@ -238,12 +212,8 @@ class HyenaGLTConfig(BaseModel):
         min_length=1,
         description="filters of the trunk's blocks, repeated in order",
     )
-    short_filter_length: Annotated[Whole, Field(ge=2, le=64)] = Field(
-        7, description="patches; short explicit filter"
-    )
-    medium_filter_length: Annotated[Whole, Field(ge=2)] = Field(
-        128, description="patches; medium explicit filter"
-    )
+    short_filter_length: Annotated[Whole, Field(ge=2, le=64)] = Field(7, description="patches; short explicit filter")
+    medium_filter_length: Annotated[Whole, Field(ge=2)] = Field(128, description="patches; medium explicit filter")
     long_filter: Literal["implicit", "exponential", "both"] = Field(
         "implicit", description="long filter: MLP of the lag, a sum of real exponentials, or their sum"
     )
@@ -252,9 +222,7 @@ class HyenaGLTConfig(BaseModel):
     feed_forward_multiple: Annotated[Real, Field(gt=0)] = Field(8 / 3, description="inner over outer width")
     bridge_heads: PositiveWhole = Field(4, description="attention heads of the bridge")
     bridge_num_patches: PositiveWhole = Field(4, description="patch states that a byte attends to")
-    dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(
-        0.0, description="probability, in the trunk, while training"
-    )
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(0.0, description="probability, in the trunk, while training")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

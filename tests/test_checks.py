@@ -26,9 +26,7 @@ def test_a_wrong_type_is_named_with_its_path():
 
 def test_every_fault_is_in_one_line():
     with pytest.raises(ConfigError) as caught:
-        build_config(
-            HyenaGLTConfig, {"hidden_size": -1, "dropout": float("nan"), "mixed_precision": "x" * 500}
-        )
+        build_config(HyenaGLTConfig, {"hidden_size": -1, "dropout": float("nan"), "mixed_precision": "x" * 500})
     message = str(caught.value)
     assert "\n" not in message
     assert all(key in message for key in ("hidden_size", "dropout", "mixed_precision"))

@@ -123,9 +123,7 @@ def test_a_preset_takes_any_field_and_no_other():
         HyenaGLTConfig.preset("huge")
 
 
-@pytest.mark.parametrize(
-    ("letters", "vocab", "alphabet"), [(256, 260, "bytes"), (4, 9, "dna"), (20, 25, "protein")]
-)
+@pytest.mark.parametrize(("letters", "vocab", "alphabet"), [(256, 260, "bytes"), (4, 9, "dna"), (20, 25, "protein")])
 def test_the_vocabulary_has_room_for_specials_and_ambiguity(letters, vocab, alphabet):
     config = HyenaGLTConfig(genomic_vocab_size=letters)
     assert (config.vocab_size, config.alphabet_name) == (vocab, alphabet)

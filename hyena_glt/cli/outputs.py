@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hyena_glt.tracks.provenance import Provenance
 
 STDOUT = Path("-")
 LEFT_OUT_OF_COMMAND = {"--force", "--debug"}
-HEADER_LINES = 40
+HEADER_LINES = 40  # of a text output, that are searched for its provenance
+HEAD_CHARACTERS = 1 << 16  # of a report
 
 
 def format_of(path: Path, wanted: str | None, formats: dict[str, str], default: str) -> str:
@@ -101,12 +103,20 @@ def _parquet_provenance(path: Path) -> dict[str, Any]:
 
 
 def _html_provenance(path: Path) -> dict[str, Any]:
-    marker = b"<!-- hyena_glt "
-    with open(path, "rb") as handle:
-        for line in handle:
-            if line.startswith(marker):
-                return json.loads(line[len(marker) : line.rindex(b"-->")])
-    return {}
+    """What `<meta name="hyena-glt">` in the head of a report holds."""
+
+    class Head(HTMLParser):
+        content = "{}"
+
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            named = dict(attributes)
+            if tag == "meta" and named.get("name") == "hyena-glt":
+                self.content = named.get("content") or "{}"
+
+    head = Head()
+    with open(path, encoding="utf-8") as handle:
+        head.feed(handle.read(HEAD_CHARACTERS))
+    return json.loads(head.content)
 
 
 def _header_provenance(path: Path) -> dict[str, Any]:

@@ -81,8 +81,12 @@ class PatchPlan:
 
     args: PatcherArgs
     model: MarkovEntropy
-    target_length: float | None
     survey: GenomeSurvey | None
+
+    @property
+    def target_length(self) -> float | None:
+        """The mean patch length that the threshold was calibrated to."""
+        return self.args.calibration.target_mean_length if self.args.calibration else None
 
     @property
     def threshold(self) -> float | None:
@@ -119,13 +123,11 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
         model = seen.model
     assert model is not None
     args = options.patcher_args() if args is None else args
-    target = None
     if calibrates:
         assert seen is not None
-        target = options.target_length or DEFAULT_TARGET_LENGTH
-        args = _calibrated(seen, args, target, source)
+        args = _calibrated(seen, args, options.target_length or DEFAULT_TARGET_LENGTH, source)
     args.entropy_model = model
-    return PatchPlan(args=args, model=model, target_length=target, survey=seen)
+    return PatchPlan(args=args, model=model, survey=seen)
 
 
 def fitted_model(source: GenomeSource, options: PatchOptions) -> GenomeSurvey:

@@ -9,9 +9,9 @@ from pathlib import Path
 from hyena_glt.cli.outputs import write_json
 from hyena_glt.cli.runtime import prefetched, progress
 from hyena_glt.cli.source import GenomeSource
-from hyena_glt.errors import SystemProblem, UsageError
+from hyena_glt.errors import SystemProblem
 from hyena_glt.patching.genome import GenomeSurvey, score_blocks
-from hyena_glt.sequences.atomic import atomic_write, open_output
+from hyena_glt.sequences.atomic import atomic_path, atomic_write, open_output
 from hyena_glt.tracks.patches import BedWriter, ParquetWriter, PatchWriter, TsvWriter
 from hyena_glt.tracks.provenance import Provenance
 from hyena_glt.tracks.values import BedGraphWriter, BigWigWriter, ValueBatch, ValueWriter
@@ -40,10 +40,8 @@ def open_value_writer(
         with open_output(path, overwrite=True) as handle:
             yield BedGraphWriter(handle, header)
         return
-    if str(path) == "-":
-        raise UsageError("bigWig is written by seeking, so not to stdout; give a file name")
-    with atomic_write(path, overwrite=True) as handle:
-        writer = BigWigWriter(str(handle.name), contig_lengths)
+    with atomic_path(path, overwrite=True) as temporary:
+        writer = BigWigWriter(str(temporary), contig_lengths)
         yield writer
         writer.close()
     with atomic_write(f"{path}.chrom.sizes", "w", overwrite=True) as handle:

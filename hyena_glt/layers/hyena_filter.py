@@ -1,4 +1,4 @@
-"""Filters of the Hyena operator: lag -> one weight per channel, always in float32.
+"""Filters of the Hyena operator: lag -> one weight per channel, in float32 at least, whatever autocast says.
 
 A filter depends on the lag alone, never on the length of the batch, so padding changes no result:
 `filter(length)[:, :n]` equals `filter(n)`. The layout short, medium, long is that of StripedHyena 2.
@@ -46,7 +46,7 @@ class ExplicitFilter(nn.Module):
 
     def forward(self, length: int) -> Tensor:
         """`(channels, min(length, num_taps))` float32."""
-        taps = self.taps[:, :length].float()
+        taps = self.taps[:, :length]
         return taps if self.log_rate is None else taps * decay(self.log_rate, taps.shape[1])
 
 
@@ -68,7 +68,8 @@ class ImplicitFilter(nn.Module):
     def forward(self, length: int) -> Tensor:
         """`(channels, length)` float32."""
         with torch.autocast(self.log_rate.device.type, enabled=False):
-            hidden = self.inner(lag_features(length, self.log_rate.device)).sin()
+            features = lag_features(length, self.log_rate.device).to(self.log_rate.dtype)
+            hidden = self.inner(features).sin()
             hidden = self.middle(hidden).sin()
             window = decay(self.log_rate, length) * unit_energy(self.log_rate)
             return self.outer.weight @ hidden.T * window

@@ -24,9 +24,7 @@ class CrossAttentionPositionBridge(nn.Module):
         dim = config.local_hidden_size
         self.causal, self.num_patches = config.causal, config.bridge_num_patches
         self.offsets = OffsetEncoding(dim)
-        self.attention = WindowedCrossAttention(
-            dim, config.hidden_size, config.bridge_heads, self.num_patches
-        )
+        self.attention = WindowedCrossAttention(dim, config.hidden_size, config.bridge_heads, self.num_patches)
 
     def forward(
         self,
@@ -52,9 +50,7 @@ class CrossAttentionPositionBridge(nn.Module):
         first = self.first_patch(info, known_starts, next_starts_patch)
         return x + self.attention(x, states, first, info.patch_mask.sum(1))
 
-    def first_patch(
-        self, info: PositionInfo, known_starts: Tensor | None, next_starts_patch: Tensor | None
-    ) -> Tensor:
+    def first_patch(self, info: PositionInfo, known_starts: Tensor | None, next_starts_patch: Tensor | None) -> Tensor:
         """First patch of each byte's window: `(batch, length)` int64, negative near the start."""
         if self.causal:
             return readable_patches(info, known_starts, next_starts_patch) - self.num_patches

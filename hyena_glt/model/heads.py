@@ -36,9 +36,7 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         `(batch, length)` float32.
     """
-    losses = F.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=PAD_ID, reduction="none"
-    )
+    losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PAD_ID, reduction="none")
     return losses.view_as(targets)
 
 

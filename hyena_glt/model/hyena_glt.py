@@ -260,9 +260,7 @@ class HyenaGLT(nn.Module):
             debug={name: describe(tensor) for name, tensor in stages.items()} if debug_mode else {},
         )
 
-    def _stages(
-        self, ids: Tensor, info: PositionInfo, patched: PatchedTokens, recompute: bool
-    ) -> dict[str, Tensor]:
+    def _stages(self, ids: Tensor, info: PositionInfo, patched: PatchedTokens, recompute: bool) -> dict[str, Tensor]:
         """Every stage of the chain by name. In causal mode padding, being last, needs no mask on the way."""
         byte_mask, patch_mask = padding_mask(info.mask), padding_mask(info.patch_mask)
         seen_bytes, seen_patches = (None, None) if self.config.causal else (byte_mask, patch_mask)
@@ -282,9 +280,7 @@ class HyenaGLT(nn.Module):
 
     def _own_labels(self, tokens: Tensor) -> Tensor:
         if not self.config.causal:
-            raise ConfigError(
-                "compute_loss: expected labels, since a net with causal=False sees its own tokens"
-            )
+            raise ConfigError("compute_loss: expected labels, since a net with causal=False sees its own tokens")
         return tokens
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:

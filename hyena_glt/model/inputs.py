@@ -19,9 +19,7 @@ class PatchedTokens:
     tokens: Tensor  # (batch, length) int64, PAD tails
     patch_lengths: Tensor  # (batch, num_patches) int64, right-padded with 0
     known_starts: Tensor | None = None  # (batch, length) bool, False at a start that its own token forced
-    next_starts_patch: Tensor | None = (
-        None  # (batch,) bool, the token after the row is known to start a patch
-    )
+    next_starts_patch: Tensor | None = None  # (batch,) bool, the token after the row is known to start a patch
     patch_starts: Tensor | None = None  # (batch, num_patches) int64, only where patches overlap
 
     def to(self, device: torch.device) -> PatchedTokens:
@@ -73,8 +71,7 @@ def positions_of(patched: PatchedTokens, offset: int | Tensor) -> PositionInfo:
     if not torch.equal(real, covered):
         row = int((real != covered).nonzero()[0])
         raise PatchingError(
-            f"patch_lengths: expected row {row} to sum to its {int(real[row])} tokens, "
-            f"got {int(covered[row])}"
+            f"patch_lengths: expected row {row} to sum to its {int(real[row])} tokens, got {int(covered[row])}"
         )
     return info
 

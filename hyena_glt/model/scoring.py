@@ -48,9 +48,7 @@ def score_sequences(
         scores = (scores + _strand_scores(net, _other_strand(net, sequences), batch_tokens)) / 2
     broken = (~scores.isfinite()).nonzero().flatten()
     if len(broken):
-        raise DataError(
-            "score is not finite; the weights or the input are damaged", record=f"sequence {broken[0]}"
-        )
+        raise DataError("score is not finite; the weights or the input are damaged", record=f"sequence {broken[0]}")
     return scores
 
 
@@ -58,9 +56,7 @@ def _check(net: HyenaGLT, sequences: Sequence[str | bytes], rc: str) -> None:
     if rc not in ("none", "avg"):
         raise ConfigError(f"rc: expected 'none' or 'avg', got {rc!r}")
     if not net.config.causal:
-        raise ConfigError(
-            "score_sequences: expected a causal net, got causal=False; it sees what it would predict"
-        )
+        raise ConfigError("score_sequences: expected a causal net, got causal=False; it sees what it would predict")
     if getattr(net.patcher(), "overlap", 0):
         raise ConfigError("overlap: expected a patcher without overlap, since shared bases would count twice")
     short = next((index for index, sequence in enumerate(sequences) if len(sequence) < 2), None)

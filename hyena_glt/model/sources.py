@@ -86,9 +86,7 @@ def patch_rows(patcher: Any, tokens: Tensor) -> PatchedTokens:
         PatchingError: It has neither.
     """
     if getattr(patcher, "overlap", 0):
-        return stack_rows(
-            [join_patches(*patcher.patch_with_boundaries(row[row != PAD_ID])) for row in tokens]
-        )
+        return stack_rows([join_patches(*patcher.patch_with_boundaries(row[row != PAD_ID])) for row in tokens])
     if hasattr(patcher, "patch_with_starts"):
         rows = patcher.patch_with_starts(tokens)
         return PatchedTokens(tokens=tokens, patch_lengths=rows.patch_lengths, known_starts=rows.known_starts)
@@ -114,9 +112,7 @@ def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int =
     lengths = torch.tensor([len(piece) for piece in pieces], dtype=torch.int64)
     starts = None if boundaries is None else _relative_starts(boundaries, len(pieces), offset)
     if bool((lengths == 0).any()):
-        raise PatchingError(
-            f"patches: expected no empty patch, got one at {int((lengths == 0).nonzero()[0])}"
-        )
+        raise PatchingError(f"patches: expected no empty patch, got one at {int((lengths == 0).nonzero()[0])}")
     return PatchedTokens(
         tokens=tokens.unsqueeze(0),
         patch_lengths=lengths.unsqueeze(0),
@@ -146,9 +142,7 @@ def _relative_starts(boundaries: Any, count: int, offset: int) -> Tensor:
     if len(starts) != count:
         raise PatchingError(f"boundaries: expected one start for each of {count} patches, got {len(starts)}")
     if count and int(starts[0]) not in (0, offset):
-        raise PatchingError(
-            f"boundaries: expected the first to be 0 or the offset {offset}, got {int(starts[0])}"
-        )
+        raise PatchingError(f"boundaries: expected the first to be 0 or the offset {offset}, got {int(starts[0])}")
     if bool((starts.diff() <= 0).any()):
         raise PatchingError("boundaries: expected ascending starts; sort the patches by position")
     return starts - starts[:1] if count else starts

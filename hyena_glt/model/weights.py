@@ -51,9 +51,7 @@ def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
     _write(target / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def load_net(
-    net_class: type[Net], folder: str | os.PathLike[str], external_patcher: Any | None = None
-) -> Net:
+def load_net(net_class: type[Net], folder: str | os.PathLike[str], external_patcher: Any | None = None) -> Net:
     """Read a net that `save_net` wrote, in evaluation mode.
 
     Args:
@@ -140,18 +138,14 @@ def _check_hash(source: Path, name: str, digest: object) -> None:
     if not path.is_file():
         raise ModelFileError("missing, though the manifest names it", path=path)
     if sha256_file(path) != digest:
-        raise ModelFileError(
-            "its sha256 differs from the manifest's; the file is damaged or was edited", path=path
-        )
+        raise ModelFileError("its sha256 differs from the manifest's; the file is damaged or was edited", path=path)
 
 
 def _save_patcher(patcher: Any | None, target: Path) -> list[str]:
     if patcher is None:
         return []
     if not hasattr(patcher, "save"):
-        logger.warning(
-            "patcher of type %s has no save(); the net is saved without it", type(patcher).__name__
-        )
+        logger.warning("patcher of type %s has no save(); the net is saved without it", type(patcher).__name__)
         return []
     patcher.save(target)
     return [PATCHER_FILE] if (target / PATCHER_FILE).is_file() else []

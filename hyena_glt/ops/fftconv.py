@@ -67,9 +67,7 @@ def fft_conv(u: Tensor, h: Tensor, lead: int) -> Tensor:
     size = fft_size(u.shape[-1] + h.shape[-1] - 1)
     block = max(1, BLOCK_ELEMENTS // (size * max(u.shape[0], 1)))
     pairs = zip(u.split(block, dim=1), h.split(block), strict=True)
-    return torch.cat(
-        [_circular(part, taps, size)[..., lead : lead + u.shape[-1]] for part, taps in pairs], dim=1
-    )
+    return torch.cat([_circular(part, taps, size)[..., lead : lead + u.shape[-1]] for part, taps in pairs], dim=1)
 
 
 def overlap_conv(u: Tensor, h: Tensor, lead: int) -> Tensor:

@@ -29,9 +29,7 @@ def segment_sum_reference(values: Tensor, segment_ids: Tensor, num_segments: int
     return torch.stack(rows) if rows else values.new_zeros(0, *values.shape[1:])
 
 
-def segment_max_reference(
-    values: Tensor, segment_ids: Tensor, num_segments: int, empty: float = 0.0
-) -> Tensor:
+def segment_max_reference(values: Tensor, segment_ids: Tensor, num_segments: int, empty: float = 0.0) -> Tensor:
     """Row `s` is the maximum of the values whose segment is `s`; `empty` where there is none."""
     result = values.new_full((num_segments, *values.shape[1:]), empty)
     for segment in range(num_segments):

@@ -33,6 +33,9 @@ class PatcherArgs(PatcherFields):
 
     Fields may be changed at any time; a patcher that was built from these arguments follows.
 
+    With `overlap`, static mode makes windows: `Patcher.patch_with_boundaries` gives them whole, `Patcher.patch` cuts
+    each row at their first tokens, so that lengths still sum to the row.
+
     Args:
         entropy_model: What scores tokens in entropy mode: None or "auto" (each row by a context model fitted
             on that row alone), the path of a saved `MarkovEntropy`, an object with `entropies(tokens)`, or a

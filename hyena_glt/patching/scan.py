@@ -93,8 +93,10 @@ class ScanRule:
             threshold: In place of `args.threshold`; None keeps it.
 
         Raises:
-            ConfigError: Top-k (`threshold=None`), which needs the whole sequence.
+            ConfigError: Top-k (`threshold=None`), which needs the whole sequence, or overlapping windows.
         """
+        if args.overlap:
+            raise ConfigError(f"overlap: expected 0, got {args.overlap}; the patches of a scan never overlap")
         limits = {"min_patch_length": args.min_patch_length, "max_patch_length": args.max_patch_length}
         mode = args.patching_mode
         if mode is PatchingModeEnum.static:

@@ -216,11 +216,12 @@ def mark_class_rows(tokens, row_lengths, num_next, classes, always, starts):
 
 
 @njit(cache=True, nogil=True)
-def mark_stride_rows(row_lengths, num_next, size, starts):
-    """Starts of static mode, each row from its own token 0."""
+def mark_stride_rows(row_lengths, num_next, size, overlap, starts):
+    """Starts of static mode, each row from its own token 0; none but that one in a row's last `overlap` tokens."""
     nothing = np.zeros(0, np.bool_)
     for row in range(starts.shape[0]):
-        num_starts = row_lengths[row] + num_next
+        num_tokens = row_lengths[row] + num_next
+        num_starts = max(num_tokens - overlap, min(num_tokens, 1))
         mark_stride(starts[row, :num_starts], nothing, 0, 0, size)
         starts[row, num_starts:] = False
 

@@ -93,8 +93,15 @@ def _tensor_starts(request: StartRequest) -> Tensor:
         return class_start_mask(rows.tokens, *_classes(args))
     if args.patching_mode is PatchingModeEnum.byte:
         return torch.ones(rows.tokens.shape[0], request.width, dtype=torch.bool, device=rows.tokens.device)
-    row = static_start_mask(request.width, args.static_patch_size - args.overlap, rows.tokens.device)
-    return row.expand(rows.tokens.shape[0], -1)
+    return _static_starts(request)
+
+
+def _static_starts(request: StartRequest) -> Tensor:
+    """The windows' first tokens: no window but the first starts among a row's last `overlap` tokens."""
+    args, device = request.args, request.rows.tokens.device
+    grid = static_start_mask(request.width, args.static_patch_size - args.overlap, device)
+    last = (request.rows.lengths_tensor(request.num_next) - args.overlap).clamp(min=1)
+    return grid & (torch.arange(request.width, device=device) < last[:, None])
 
 
 def compiled_start_mask(request: StartRequest) -> Tensor:
@@ -112,7 +119,7 @@ def compiled_start_mask(request: StartRequest) -> Tensor:
             starts[np.arange(rows.lengths.size), rows.lengths] = rows.lengths < 2
     else:
         stride = request.args.static_patch_size - request.args.overlap
-        kernels.mark_stride_rows(rows.lengths, num_next, stride, starts)
+        kernels.mark_stride_rows(rows.lengths, num_next, stride, request.args.overlap, starts)
     return torch.from_numpy(starts)
 
 

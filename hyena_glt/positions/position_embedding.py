@@ -54,7 +54,7 @@ class SegmentAwarePositionalEncoding(nn.Module):
 
     Args:
         dim: Width of the vectors.
-        num_scales: How many scales; 15 of them reach 2^30 bases.
+        num_scales: How many scales; 16 of them reach 2^32 bases.
 
     Example:
         >>> info = PositionInfo.from_patch_lengths(torch.tensor([[2, 3]]))
@@ -65,12 +65,10 @@ class SegmentAwarePositionalEncoding(nn.Module):
     genomic_waves: Tensor
     scales: Tensor
 
-    def __init__(self, dim: int, num_scales: int = 15) -> None:
+    def __init__(self, dim: int, num_scales: int = 16) -> None:
         super().__init__()
         cycle = waves(period_phases(torch.arange(GENOMIC_CYCLE), GENOMIC_PERIODS))
-        self.register_buffer(
-            "genomic_waves", cycle, persistent=False
-        )  # (147, 8): a table is faster than 4 moduli
+        self.register_buffer("genomic_waves", cycle, persistent=False)  # (147, 8): a table is faster than 4 moduli
         self.register_buffer("scales", 4 ** torch.arange(1, num_scales + 1), persistent=False)
         self.mix = nn.Linear(cycle.shape[1] + 2 * num_scales + 2, dim)
 

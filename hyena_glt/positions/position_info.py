@@ -121,9 +121,7 @@ def check_patch_lengths(patch_lengths: Tensor) -> None:
     name = "patch_lengths"
     if patch_lengths.ndim != 2 or patch_lengths.is_floating_point() or patch_lengths.dtype is torch.bool:
         shape = tuple(patch_lengths.shape)
-        raise PatchingError(
-            f"{name}: expected (batch, num_patches) integers, got {patch_lengths.dtype} {shape}"
-        )
+        raise PatchingError(f"{name}: expected (batch, num_patches) integers, got {patch_lengths.dtype} {shape}")
     if bool((patch_lengths < 0).any()):
         raise PatchingError(f"{name}: expected lengths >= 0, got {int(patch_lengths.min())}")
     if bool(((patch_lengths[:, :-1] == 0) & (patch_lengths[:, 1:] > 0)).any()):

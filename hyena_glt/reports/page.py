@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -113,6 +114,7 @@ def page_context(data: ReportData, ledger: Ledger, budget: Budget) -> dict[str, 
         "scatter": scatter,
         "scatter_note": visible(data.embeddings.note) if data.embeddings else "",
         "provenance": [(visible(k), visible(str(v), TEXT_LIMIT)) for k, v in data.provenance.items()],
+        "origin": json.dumps(dict(data.provenance), default=str),
         "data": Markup(script_json(script_data)),
     }
 

@@ -23,6 +23,7 @@ _MODULES = {
     "read_blocks": ".fasta",
     "read_records": ".fasta",
     "write_fasta": ".fasta",
+    "atomic_path": ".atomic",
     "atomic_write": ".atomic",
     "open_output": ".atomic",
     "make_folder": ".atomic",

@@ -94,6 +94,23 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """As `atomic_write`, for a library that writes by name: yields the name of the temporary file.
+
+    The library has to write into that file, not to put another one in its place.
+
+    Raises:
+        OutputExistsError: The target exists.
+        SystemProblem: The disk is full, the folder read-only, or the target is standard output or no regular file.
+    """
+    name = os.fspath(path)
+    if name == STDOUT or _is_special(name):
+        raise SystemProblem(f"{name}: cannot write: this format is written by seeking, so it needs a regular file")
+    with _temporary_beside(name, overwrite) as (temporary, _), _faults_named(name, WRITE_FAULTS):
+        yield temporary
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Hash a file: 64 hexadecimal digits.
 
@@ -134,25 +151,32 @@ def _write_directly(name: str, mode: str) -> Iterator[IO[Any]]:
 
 @contextmanager
 def _write_beside(name: str, mode: str, overwrite: bool) -> Iterator[IO[Any]]:
+    with _temporary_beside(name, overwrite) as (_, descriptor):
+        with _faults_named(name):
+            handle = _open(descriptor, mode)
+        with _faults_named(name, WRITE_FAULTS), handle:
+            yield handle
+
+
+@contextmanager
+def _temporary_beside(name: str, overwrite: bool) -> Iterator[tuple[Path, int]]:
+    """A locked temporary file, by path and descriptor, that gets its name when the block ends well."""
     target = Path(os.path.realpath(name))
     _refuse_existing(name, target, overwrite)
     with _faults_named(name):
         _clear_leavings(target)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        lock = _create_locked(temporary, target)
+        descriptor = _create_locked(temporary, target)
     try:
+        yield temporary, descriptor
         with _faults_named(name):
-            handle = _open(lock, mode)
-        with _faults_named(name, WRITE_FAULTS), handle:
-            yield handle
-        with _faults_named(name):
-            os.fsync(lock)
+            os.fsync(descriptor)
             _give_name(temporary, target, name, overwrite)
             _fsync_folder(target.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        os.close(lock)
+        os.close(descriptor)
 
 
 def _open(file: str | int, mode: str) -> IO[Any]:

@@ -37,9 +37,7 @@ class ByteTokenizer:
             PatchingError: An id outside [-1, 260), or a tensor that is not one row of integers.
         """
         if tokens.ndim != 1 or tokens.is_floating_point():
-            raise PatchingError(
-                f"tokens: expected (length,) integers, got {tokens.dtype} {tuple(tokens.shape)}"
-            )
+            raise PatchingError(f"tokens: expected (length,) integers, got {tokens.dtype} {tuple(tokens.shape)}")
         ids = tokens.detach().cpu().numpy().astype(np.int64)
         if ids.size and (ids.min() < PAD_ID or ids.max() >= VOCAB_SIZE):
             raise PatchingError(f"tokens: expected ids in [-1, {VOCAB_SIZE}), got {ids.min()} to {ids.max()}")

@@ -67,6 +67,4 @@ def test_gradients_are_right(reduce):
 
 
 def test_nothing_in_gives_empty_segments():
-    assert torch.equal(
-        segment_sum(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 3), torch.zeros(3, 2)
-    )
+    assert torch.equal(segment_sum(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 3), torch.zeros(3, 2))

@@ -15,12 +15,7 @@ def signal_and_filter(length: int, taps: int):
     return u, torch.randn(3, taps, generator=generator, dtype=torch.float64)
 
 
-CASES = [
-    (length, taps, lead)
-    for length in (1, 2, 5, 12)
-    for taps in (1, 3, 7)
-    for lead in {0, taps // 2, taps - 1}
-]
+CASES = [(length, taps, lead) for length in (1, 2, 5, 12) for taps in (1, 3, 7) for lead in {0, taps // 2, taps - 1}]
 
 
 @pytest.mark.parametrize(("length", "taps", "lead"), CASES)

@@ -176,6 +176,7 @@ class TableWithEdges:
         return self.forced[: len(tokens)]
 
 
+@pytest.mark.filterwarnings("ignore::hyena_glt.patching.PatchingWarning")
 @given(st.data())
 def test_the_patcher_marks_the_starts_that_only_the_source_forced(data):
     rule = data.draw(rules(SCORE_MODES))
@@ -294,6 +295,11 @@ def test_rules_that_mean_nothing_are_refused(fields, message):
 def test_a_rule_is_made_from_patcher_options(fields, expected):
     assert ScanRule.from_args(PatcherArgs(**fields)) == expected
     assert ScanRule.from_args(AdvancedPatcherConfig(**fields)) == expected
+
+
+def test_windows_that_overlap_have_no_sequential_rule():
+    with pytest.raises(ConfigError, match="overlap: expected 0"):
+        ScanRule.from_args(PatcherArgs(patching_mode="static", patch_size=4, overlap=1))
 
 
 def test_top_k_has_no_sequential_rule():

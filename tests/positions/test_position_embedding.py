@@ -31,7 +31,7 @@ def test_phases_equal_exact_fractions_at_any_position(position):
 def test_features_beyond_two_to_the_31_equal_python_arithmetic(position):
     encoding = SegmentAwarePositionalEncoding(8)
     info = PositionInfo.from_patch_lengths(torch.tensor([[1]]), offset=position)
-    periods = [*GENOMIC_PERIODS, *(Fraction(4**power) for power in range(1, 16))]
+    periods = [*GENOMIC_PERIODS, *(Fraction(4**power) for power in range(1, 17))]
     angles = [2 * math.pi * float(Fraction(position) / period % 1) for period in periods]
     genomic, scales = angles[:4], angles[4:]
     waves = [*map(math.sin, genomic), *map(math.cos, genomic), *map(math.sin, scales), *map(math.cos, scales)]

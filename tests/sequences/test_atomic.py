@@ -15,7 +15,7 @@ import pytest
 
 from hyena_glt.errors import DataError, OutputExistsError, SystemProblem
 from hyena_glt.sequences import atomic
-from hyena_glt.sequences.atomic import atomic_write, make_folder, open_output, sha256_file
+from hyena_glt.sequences.atomic import atomic_path, atomic_write, make_folder, open_output, sha256_file
 
 
 def write(path, *pieces: bytes, then=None, **options) -> None:
@@ -387,3 +387,18 @@ def test_folders_are_made_and_faults_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SystemProblem, match="file/c: cannot write"):
         make_folder(tmp_path / "file" / "c")
+
+
+def test_a_library_that_writes_by_name_is_atomic_too(tmp_path):
+    target = tmp_path / "x.bin"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"abc")
+        assert not target.exists()
+    assert target.read_bytes() == b"abc"
+    with pytest.raises(RuntimeError), atomic_path(target, overwrite=True) as temporary:
+        temporary.write_bytes(b"def")
+        raise RuntimeError
+    assert target.read_bytes() == b"abc"
+    assert os.listdir(tmp_path) == ["x.bin"]
+    with pytest.raises(SystemProblem, match="needs a regular file"), atomic_path("-"):
+        pass

@@ -32,9 +32,7 @@ def test_special_ids_and_padding_stand_for_no_byte():
     assert ByteTokenizer().decode(torch.tensor([BOS_ID, 69, BPE_ID, 71, EOS_ID, PAD_ID])) == "AC"
 
 
-@pytest.mark.parametrize(
-    "tokens", [torch.tensor([260]), torch.tensor([-2]), torch.tensor([[69]]), torch.tensor([1.0])]
-)
+@pytest.mark.parametrize("tokens", [torch.tensor([260]), torch.tensor([-2]), torch.tensor([[69]]), torch.tensor([1.0])])
 def test_what_is_no_row_of_byte_tokens_is_refused(tokens):
     with pytest.raises(PatchingError, match="tokens: expected"):
         ByteTokenizer().decode_bytes(tokens)
