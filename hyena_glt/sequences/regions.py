@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from hyena_glt.errors import RegionError
@@ -29,7 +30,7 @@ def wanted_regions(regions: Sequence[str], regions_file: str | os.PathLike[str] 
     if regions_file is not None:
         found += [(bed.contig, bed.start, bed.end) for bed in read_bed(regions_file)]
     found.sort(key=lambda region: region[:2])
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         if before[0] == after[0] and (before[2] is None or before[2] > after[1]):
             raise RegionError(f"regions {shown(before)} and {shown(after)} overlap; merge them")
     return found
@@ -68,6 +69,8 @@ def _indexed_blocks(path: Path, regions: Sequence[Region], alphabet: Alphabet) -
         order = {name: number for number, name in enumerate(fasta.names)}
         for contig, start, end in sorted(regions, key=lambda r: (order.get(r[0], -1), r[1])):
             stop = fasta.length(contig) if end is None else end
+            if start >= stop:
+                raise _past_the_end((contig, start, end), fasta.length(contig), path)
             sequence = fasta.fetch(Interval(contig, start, stop))
             alphabet.encode(sequence, record=contig, path=path, start=start)
             yield Block(contig, "", start, sequence, True, 0)
@@ -102,5 +105,8 @@ def _check_ends(block: Block, regions: Iterable[Region], path: str) -> None:
     length = block.start + len(block.sequence)
     for region in regions:
         if region[1] >= length or (region[2] or 0) > length:
-            message = f"region {shown(region)} ends past the contig, which has {length} bases"
-            raise RegionError(message, path=path, record=block.name)
+            raise _past_the_end(region, length, path)
+
+
+def _past_the_end(region: Region, length: int, path: str | os.PathLike[str]) -> RegionError:
+    return RegionError(f"region {shown(region)} goes past the contig, which has {length:,} bases", path=path, record=region[0])

@@ -1,0 +1,138 @@
+"""Genomes in blocks against whole sequences, and what a survey keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyena_glt.entropies.markov import MarkovEntropy
+from hyena_glt.errors import ConfigError
+from hyena_glt.patching import Patcher, PatcherArgs
+from hyena_glt.patching.genome import Sampler, patch_blocks, scan_rule, score_blocks, survey_genome
+from hyena_glt.sequences.alphabets import BYTES, DNA
+from hyena_glt.sequences.records import Block
+from hyena_glt.sequences.simulate import generate_random_genomic_sequence
+
+MODEL = MarkovEntropy.fit([generate_random_genomic_sequence(4_000, seed=4)], order=3)
+RULES = [
+    {"threshold": 1.385},
+    {"threshold": 1.385, "max_patch_length": 7},
+    {"threshold": 1.385, "min_patch_length": 3, "max_patch_length": 9},
+    {"threshold": 0.001, "monotonicity": True},
+    {"threshold": 1.38, "threshold_add": 0.0005},
+    {"patching_mode": "static", "patch_size": 4.5},
+    {"patching_mode": "byte"},
+    {"patching_mode": "space"},
+    {"patching_mode": "space", "delimiter_chars": ["A", "N"]},
+]
+dna = st.text(alphabet="ACGTN", min_size=1, max_size=120).map(str.encode)
+
+
+def blocks_of(sequence: bytes, cuts: list[int], start: int = 0) -> list[Block]:
+    places = [0, *sorted({cut for cut in cuts if 0 < cut < len(sequence)}), len(sequence)]
+    pairs = list(zip(places[:-1], places[1:], strict=True))
+    return [Block("c", "", start + a, sequence[a:b], (a, b) == pairs[-1], 1) for a, b in pairs]
+
+
+@pytest.mark.filterwarnings("ignore::hyena_glt.patching.PatchingWarning")
+@pytest.mark.parametrize("fields", RULES, ids=str)
+@settings(max_examples=60, deadline=None)
+@given(sequence=dna, cuts=st.lists(st.integers(1, 119), max_size=6))
+def test_blocks_of_any_size_give_the_patches_of_the_patcher(fields, sequence, cuts):
+    args = PatcherArgs(**fields, entropy_model=MODEL)
+    patched = list(patch_blocks(blocks_of(sequence, cuts, start=50), DNA, MODEL, args))
+    lengths = np.concatenate([part.lengths for part in patched])
+    assert lengths.sum() == len(sequence)
+    if args.uses_scores:  # in other modes the patcher has no source, so nobody tells it of N
+        assert lengths.tolist() == Patcher(args).patch([sequence])[0][0].tolist()
+    elif b"N" not in sequence:
+        assert lengths.tolist() == Patcher(args).patch([sequence])[0][0].tolist()
+    starts = [part.patch_start for part in patched]
+    ends = np.cumsum([part.lengths.sum() for part in patched])
+    assert starts == [50, *(50 + ends[:-1])]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sequence=dna, cuts=st.lists(st.integers(1, 119), max_size=6))
+def test_mean_surprises_are_those_of_the_bases(sequence, cuts):
+    args = PatcherArgs(threshold=1.385, max_patch_length=11)
+    patched = list(patch_blocks(blocks_of(sequence, cuts), DNA, MODEL, args))
+    lengths = np.concatenate([part.lengths for part in patched])
+    means = np.concatenate([part.mean_surprises for part in patched])
+    edges = np.cumsum(lengths)[:-1]
+    expected = [float(part.mean(dtype=np.float64)) for part in np.split(MODEL.surprises(sequence), edges)]
+    assert means == pytest.approx(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sequence=dna)
+def test_runs_of_n_are_patches_of_their_own_under_every_rule(sequence):
+    ambiguous = np.frombuffer(sequence, np.uint8) == ord("N")
+    for fields in RULES:
+        (patched,) = patch_blocks(blocks_of(sequence, []), DNA, MODEL, PatcherArgs(**fields))
+        ends = np.cumsum(patched.lengths)
+        for start, end in zip(ends - patched.lengths, ends, strict=True):
+            assert ambiguous[start:end].all() or not ambiguous[start:end].any()
+
+
+def test_contigs_do_not_touch_each_other():
+    args = PatcherArgs(threshold=1.385)
+    one, two = blocks_of(b"ACGTTGCA" * 9, [5]), blocks_of(b"GGGTTTAC" * 7, [11])
+    together = [part.lengths.tolist() for part in patch_blocks(one + two, DNA, MODEL, args)]
+    apart = [p.lengths.tolist() for blocks in (one, two) for p in patch_blocks(blocks, DNA, MODEL, args)]
+    assert together == apart
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"threshold": None},
+        {"patching_mode": "bpe"},
+        {"patching_mode": "static", "patch_size": 8, "overlap": 2},
+        {"patching_mode": "track"},
+    ],
+)
+def test_rules_that_need_more_than_the_past_are_refused(fields):
+    with pytest.raises(ConfigError, match="stream"):
+        scan_rule(PatcherArgs(**fields))
+
+
+def test_a_survey_fits_the_model_of_the_whole_genome():
+    text = generate_random_genomic_sequence(30_000, seed=6).encode()
+    blocks = blocks_of(text[:20_000], [7_777]) + blocks_of(text[20_000:], [3, 4_000])
+    survey = survey_genome(blocks, DNA)
+    whole = MarkovEntropy.fit([text[:20_000], text[20_000:]])
+    assert survey.model is not None
+    assert survey.model.describe() == whole.describe()
+    assert survey.symbols == 30_000
+    assert [piece.size for piece in survey.sample] == [20_000, 10_000]
+    scored = np.concatenate([part.scores.entropies for part in score_blocks(blocks, DNA, whole)])
+    assert np.array_equal(np.concatenate(survey.sample_scores()[0]), scored)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 200), st.booleans()), min_size=1, max_size=30), st.integers(10, 300))
+def test_a_sample_is_bounded_and_made_of_the_input(sizes, limit):
+    sampler = Sampler(limit=limit, piece=10)
+    rng = np.random.default_rng(0)
+    given_codes = []
+    for size, last in sizes:
+        codes = rng.integers(0, 4, size, dtype=np.uint8)
+        given_codes.append(codes)
+        sampler.add(codes, last)
+    stretches = sampler.stretches()
+    total = sum(piece.size for piece in stretches)
+    assert 0 < total <= limit
+    everything = np.concatenate(given_codes).tobytes()
+    assert all(piece.tobytes() in everything for piece in stretches)
+    if sum(size for size, _ in sizes) <= limit:
+        assert total == sum(size for size, _ in sizes)
+
+
+def test_bytes_alphabet_has_no_forced_starts():
+    model = MarkovEntropy.fit([bytes(range(256)) * 4], alphabet="bytes")
+    (patched,) = patch_blocks(blocks_of(b"\xff\xfe\x00N-.", []), BYTES, model, PatcherArgs(threshold=99.0))
+    assert patched.lengths.tolist() == [1, 5]
+    assert not patched.ambiguous.any()
