@@ -167,7 +167,12 @@ def machine() -> str:
 
 def as_table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    lines = [f"{result['machine']}; genome: {result['genome']}", "", "| stage | seconds | Mbases/s |", "| --- | --- | --- |"]
+    lines = [
+        f"{result['machine']}; genome: {result['genome']}",
+        "",
+        "| stage | seconds | Mbases/s |",
+        "| --- | --- | --- |",
+    ]
     for row in result["stages"]:
         lines.append(f"| {row['stage']} | {row['seconds']:.3f} | {row['megabases_per_second']:.0f} |")
     command = result["command"]

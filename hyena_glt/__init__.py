@@ -16,5 +16,5 @@ _MODULES = {
     "PatcherArgs": ".patching",
     "PatchingModeEnum": ".config",
 }
-__all__ = ["__version__", *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULES]
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -59,9 +59,7 @@ def calibrate(
     )
     options.check()
     same_file([path for path in (genome, entropy_model, output) if path and str(path) != "-"])
-    with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file
-    ) as source:
+    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
         origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
         if already_done([output], origin, force):
             return

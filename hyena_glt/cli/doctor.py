@@ -13,7 +13,18 @@ import typer
 from hyena_glt.__about__ import __version__
 from hyena_glt.cli import options as opt
 
-LIBRARIES = ("torch", "numpy", "numba", "pydantic", "pysam", "pyBigWig", "pyarrow", "safetensors", "tokenizers", "scipy")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "numba",
+    "pydantic",
+    "pysam",
+    "pyBigWig",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "scipy",
+)
 EXTRAS = {"plot": "matplotlib"}
 
 
@@ -22,18 +33,18 @@ def doctor(as_json: opt.Json = False) -> None:
 
     Exits with 3 if a check fails.
     """
-    facts = {
+    checks = run_checks()
+    facts: dict[str, Any] = {
         "hyena_glt": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: installed(name) for name in LIBRARIES},
         "extras": {extra: installed(package) for extra, package in EXTRAS.items()},
         "accelerator": accelerator(),
-        "checks": run_checks(),
+        "checks": checks,
     }
-    failed = [name for name, outcome in facts["checks"].items() if outcome != "ok"]
     print(json.dumps(facts, indent=2) if as_json else as_text(facts))
-    if failed:
+    if any(outcome != "ok" for outcome in checks.values()):
         raise typer.Exit(3)
 
 

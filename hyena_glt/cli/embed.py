@@ -32,17 +32,13 @@ class Rows(StrEnum):
 def embed(
     genome: opt.Genome,
     output: Annotated[Path, typer.Option("--output", "-o", help="Parquet table.")] = Path("embeddings.parquet"),
-    model: Annotated[
-        Path | None, typer.Option("--model", help="Folder written by HyenaGLT.save_pretrained.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="Folder written by HyenaGLT.save_pretrained.")] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Use random weights: a hash of the sequence, no knowledge of it.")
     ] = False,
     size: Annotated[Size, typer.Option("--size", help="Size of an untrained net.")] = Size.tiny,
     per: Annotated[Rows, typer.Option("--per", help="One row per record, or per window of it.")] = Rows.record,
-    window: Annotated[
-        int, typer.Option("--window", min=64, help="Bases that go through the net together.")
-    ] = 8192,
+    window: Annotated[int, typer.Option("--window", min=64, help="Bases that go through the net together.")] = 8192,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Windows per forward; results do not depend on it.")
     ] = 8,
@@ -50,9 +46,7 @@ def embed(
     target_length: opt.TargetLength = None,
     threshold: opt.Threshold = None,
     max_patch_length: opt.MaxLength = None,
-    patcher: Annotated[
-        Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")
-    ] = None,
+    patcher: Annotated[Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")] = None,
     alphabet: opt.Alphabet = opt.AlphabetName.dna,
     degap: opt.Degap = False,
     regions: opt.Regions = None,
@@ -89,9 +83,7 @@ def embed(
     options.check()
     format_of(output, None, {"parquet": "parquet"}, default="parquet")
     same_file([path for path in (genome, patcher, output) if path and str(path) != "-"])
-    with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file
-    ) as source:
+    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
         origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
         if already_done([output], origin, force):
             return

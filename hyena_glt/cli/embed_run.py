@@ -49,9 +49,7 @@ def load_net(
     note("the weights are random (--untrained): the vectors tell sequences apart but know no biology")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = HyenaGLTConfig.preset(
-            size, causal=False, genomic_vocab_size=VOCABULARY[alphabet], alphabet=alphabet
-        )
+        config = HyenaGLTConfig.preset(size, causal=False, genomic_vocab_size=VOCABULARY[alphabet], alphabet=alphabet)
         net = HyenaGLT(config)
     return net.to(device).eval(), f"untrained {size} net, seed {seed}"
 
@@ -67,9 +65,7 @@ class EmbedRun:
         per_record: One row per record; else one per window.
     """
 
-    def __init__(
-        self, net: HyenaGLT, plan: PatchPlan, *, window: int, batch_size: int, per_record: bool
-    ) -> None:
+    def __init__(self, net: HyenaGLT, plan: PatchPlan, *, window: int, batch_size: int, per_record: bool) -> None:
         cap = min(plan.args.max_patch_length or window, window)
         self.net, self.plan = net, replace(plan, args=plan.args.model_copy(update={"max_patch_length": cap}))
         self.window, self.batch_size, self.per_record = window, batch_size, per_record

@@ -50,11 +50,9 @@ def entropy(
     options = PatchOptions(entropy_model=entropy_model, order=order, threads=threads or opt.default_threads())
     options.check()
     outputs = [path for path in (output, save_model) if path is not None]
-    same_file([path for path in (genome, entropy_model) if str(path) != "-"] + outputs)
+    same_file([*(path for path in (genome, entropy_model) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, VALUE_FORMATS, default="bedgraph")
-    with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file
-    ) as source:
+    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
         origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
         if already_done([output], origin, force):
             return
@@ -66,6 +64,5 @@ def entropy(
     if save_model is not None:
         model.save(save_model)
     note(
-        f"{survey.symbols:,} bases, {model.name} order {model.order}, "
-        f"{model.held_out_bits:.4f} bits per base held out"
+        f"{survey.symbols:,} bases, {model.name} order {model.order}, {model.held_out_bits:.4f} bits per base held out"
     )

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -115,10 +116,8 @@ def report_problem(problem: BaseException, debug: bool) -> int:
 
 
 def _said(text: str, code: int) -> int:
-    try:
+    with suppress(BrokenPipeError):
         print(f"error: {one_line(text)}", file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        pass
     return code
 
 

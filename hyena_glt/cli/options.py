@@ -40,12 +40,12 @@ Regions = Annotated[
     list[str] | None,
     typer.Option("--regions", "-r", help="Region chr1:1-1000, 1-based inclusive; may be repeated."),
 ]
-RegionsFile = Annotated[
-    Path | None, typer.Option("--regions-file", "-R", help="Regions as BED, 0-based half-open.")
-]
+RegionsFile = Annotated[Path | None, typer.Option("--regions-file", "-R", help="Regions as BED, 0-based half-open.")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", "-@", min=1, help="Threads; the result does not depend on it. Default: cores, at most 4."),
+    typer.Option(
+        "--threads", "-@", min=1, help="Threads; the result does not depend on it. Default: cores, at most 4."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")]
 NoVersion = Annotated[bool, typer.Option("--no-version", help="Leave out the header with version and command.")]

@@ -32,9 +32,7 @@ def patch(
     ] = None,
     min_patch_length: opt.MinLength = None,
     max_patch_length: opt.MaxLength = None,
-    patcher: Annotated[
-        Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")
-    ] = None,
+    patcher: Annotated[Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")] = None,
     entropy_model: opt.EntropyModel = None,
     order: opt.Order = None,
     alphabet: opt.Alphabet = opt.AlphabetName.dna,
@@ -86,22 +84,25 @@ def patch(
     )
     options.check()
     outputs = [path for path in (output, stats, entropy_out) if path is not None]
-    same_file([path for path in (genome, patcher, entropy_model) if str(path) != "-"] + outputs)
+    same_file([*(path for path in (genome, patcher, entropy_model) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, PATCH_FORMATS, default="bed")
-    value_kind = entropy_out and format_of(entropy_out, None, VALUE_FORMATS, default="bedgraph")
+    values = None
+    if entropy_out is not None:
+        values = entropy_out, format_of(entropy_out, None, VALUE_FORMATS, default="bedgraph")
+    needs_lengths = values is not None and values[1] == "bigwig"
     if write_index and (kind != "bed" or output.suffix not in (".gz", ".bgz")):
         raise UsageError("-W indexes BED that is written as .bed.gz")
-    reread = needs_two_passes(options) or value_kind == "bigwig"
+    reread = needs_lengths or needs_two_passes(options)
     with open_genome(
         genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, reread=reread
     ) as source:
         origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
         if already_done(outputs, origin, force):
             return
-        plan = make_plan(source, options, survey=value_kind == "bigwig")
+        plan = make_plan(source, options, survey=needs_lengths)
         origin = Provenance(origin.command, {**origin.details, **plan.describe()})
         run = PatchRun(plan, origin, threads=options.threads, with_header=not no_version)
-        run.write(source, (output, kind), (entropy_out, value_kind) if entropy_out else None)
+        run.write(source, (output, kind), values)
     if write_index:
         write_tabix_index(output)
     if stats is not None:

@@ -80,9 +80,7 @@ class PatchRun:
             if values is not None:
                 survey = self.plan.survey
                 lengths = survey.contig_lengths if survey else {}
-                value_writer = files.enter_context(
-                    open_value_writer(*values, self._header, self.origin, lengths)
-                )
+                value_writer = files.enter_context(open_value_writer(*values, self._header, self.origin, lengths))
             patch_writer = files.enter_context(open_patch_writer(*patches, self._header))
             for patched in self._patched(source):
                 _write_block(patched, patch_writer, value_writer)

@@ -42,8 +42,8 @@ class PatchOptions:
         Raises:
             UsageError: Two options that cannot both hold.
         """
-        rules = ("threshold", "threshold_add", "target_length", "patch_size", "min_patch_length")
-        rules += ("max_patch_length", "order", "entropy_model")
+        rules = ["threshold", "threshold_add", "target_length", "patch_size", "min_patch_length"]
+        rules += ["max_patch_length", "order", "entropy_model"]
         if self.patcher is not None and (given := [name for name in rules if getattr(self, name) is not None]):
             raise UsageError(f"--patcher brings its own rule and model; leave out {_flags(given)}")
         if self.threshold is not None and self.target_length is not None:
@@ -153,7 +153,9 @@ def _saved(options: PatchOptions) -> tuple[PatcherArgs | None, MarkovEntropy | N
 
         args = load_patcher(options.patcher)
         if args.uses_scores and not isinstance(args.entropy_model, MarkovEntropy):
-            raise DataError("this patcher was saved without an entropy model; make one with calibrate", path=options.patcher)
+            raise DataError(
+                "this patcher was saved without an entropy model; make one with calibrate", path=options.patcher
+            )
         return args, args.entropy_model
     if options.entropy_model is not None:
         return None, MarkovEntropy.load(options.entropy_model)
@@ -187,7 +189,9 @@ def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: 
     scores, forced = survey.sample_scores()
     found = calibrate_rule(scores, forced, rule=scan_rule(args), target_mean_length=target)
     if abs(found.mean_length - target) > TOLERANCE * target:
-        note(f"a mean patch length of {target:g} is out of reach with this input; the nearest is {found.mean_length:.2f}")
+        note(
+            f"a mean patch length of {target:g} is out of reach with this input; the nearest is {found.mean_length:.2f}"
+        )
     record = CalibrationRecord(
         target_mean_length=target,
         mean_length=found.mean_length,

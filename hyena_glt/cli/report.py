@@ -23,9 +23,7 @@ def report(
     threshold: opt.Threshold = None,
     min_patch_length: opt.MinLength = None,
     max_patch_length: opt.MaxLength = None,
-    patcher: Annotated[
-        Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")
-    ] = None,
+    patcher: Annotated[Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")] = None,
     entropy_model: opt.EntropyModel = None,
     order: opt.Order = None,
     alphabet: opt.Alphabet = opt.AlphabetName.dna,
@@ -64,9 +62,7 @@ def report(
     )
     options.check()
     same_file([path for path in (genome, gff, embeddings, patcher, output) if path and str(path) != "-"])
-    with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file
-    ) as source:
+    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
         origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
         if already_done([output], origin, force):
             return

@@ -52,9 +52,7 @@ def _features(gff: Path | None, plan: PatchPlan) -> dict[str, list[Feature]]:
     return by_contig
 
 
-def _tracks(
-    source: GenomeSource, plan: PatchPlan, features: dict[str, list[Feature]]
-) -> Iterator[ContigTrack]:
+def _tracks(source: GenomeSource, plan: PatchPlan, features: dict[str, list[Feature]]) -> Iterator[ContigTrack]:
     symbols = plan.survey.symbols if plan.survey else None
     parts: list[PatchedBlock] = []
     with progress("patching", symbols) as advance:

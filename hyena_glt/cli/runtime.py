@@ -26,9 +26,7 @@ def note(text: str) -> None:
 
 def one_line(text: str) -> str:
     """The text on one line of at most `MESSAGE_WIDTH` characters, control characters escaped."""
-    clean = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     clean = clean.encode("utf-8", "backslashreplace").decode()
     return clean if len(clean) <= MESSAGE_WIDTH else clean[: MESSAGE_WIDTH - 3] + "..."
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from hyena_glt.cli.outputs import write_json
 from hyena_glt.cli.runtime import prefetched, progress
@@ -24,9 +25,13 @@ VALUE_FORMATS = {"bedgraph": "bedgraph", "bdg": "bedgraph", "bw": "bigwig", "big
 @contextmanager
 def open_patch_writer(path: Path, kind: str, header: Provenance | None) -> Iterator[PatchWriter]:
     """A writer of patches to a file or stdout."""
-    make = {"bed": BedWriter, "tsv": TsvWriter, "parquet": ParquetWriter}[kind]
+    makers: dict[str, Callable[[IO[bytes], Provenance | None], PatchWriter]] = {
+        "bed": BedWriter,
+        "tsv": TsvWriter,
+        "parquet": ParquetWriter,
+    }
     with open_output(path, overwrite=True) as handle:
-        writer: PatchWriter = make(handle, header)
+        writer = makers[kind](handle, header)
         yield writer
         writer.close()
 

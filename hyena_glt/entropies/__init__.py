@@ -16,5 +16,5 @@ _MODULES = {
     "entropy": ".shannon",
     "entropy_reference": ".shannon",
 }
-__all__ = list(_MODULES)  # noqa: PLE0604
+__all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

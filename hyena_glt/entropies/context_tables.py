@@ -15,6 +15,8 @@ import math
 import numpy as np
 from numba import njit
 
+from hyena_glt.entropies.prefetch import AHEAD, prefetch
+
 SURPRISE_STEP = 1.0 / 4096  # nats; surprises are kept in such steps, which keeps the table small
 SURPRISES = 2  # first column of the surprises in a row
 Counts = np.ndarray  # (cells,) uint32, the flat layout above
@@ -32,7 +34,9 @@ def context_offsets(order: int, bits: int) -> np.ndarray:
 
 def empty_counts(order: int, bits: int) -> Counts:
     """Zeros for every cell of the orders 0..order."""
-    counts = np.empty(context_offset(order + 1, bits) << bits, dtype=np.uint32)  # empty: huge pages, where there are any
+    counts = np.empty(
+        context_offset(order + 1, bits) << bits, dtype=np.uint32
+    )  # empty: huge pages, where there are any
     counts[:] = 0
     return counts
 
@@ -57,6 +61,14 @@ def run_end(codes, start, letters):
     return end
 
 
+@njit(cache=True, nogil=True, inline="always")
+def rolled(context, codes, start, end, shift, mask):
+    """The context after the symbols `codes[start:end]`."""
+    for j in range(start, end):
+        context = ((context << shift) | np.uint64(codes[j])) & mask
+    return context
+
+
 # The two passes below share one shape: while the context is short (the first symbols of a sequence, or those
 # behind an ambiguity symbol) one careful step at a time, then a tight loop to the end of the run of letters.
 
@@ -72,7 +84,10 @@ def count_symbols(codes, letters, bits, order, offsets, state, counts):
         if known == order:
             end = run_end(codes, i, letters)
             cell = context
+            ahead = rolled(context, codes, i, min(i + AHEAD, end), shift, cell_mask)
             for j in range(i, end):
+                ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & cell_mask
+                prefetch(full_context, np.int64(ahead))
                 cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
                 full_context[cell] += np.uint32(1)
             context, i = cell & mask, end
@@ -102,12 +117,16 @@ def score_symbols(codes, letters, bits, order, offsets, state, rows, row_entropi
     """
     shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
     full_rows, full_entropies = rows[offsets[order] :], row_entropies[offsets[order] :]
+    flat_rows, columns = full_rows.reshape(-1), rows.shape[1]
     step = np.float32(SURPRISE_STEP)
     context, known, i = np.uint64(state[0]), state[1], 0
     while i < codes.size:
         if known == order:
             end = run_end(codes, i, letters)
+            ahead = rolled(context, codes, i, min(i + AHEAD, end), shift, mask)
             for j in range(i, end):
+                ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & mask
+                prefetch(flat_rows, np.int64(ahead) * columns)
                 x = np.uint64(codes[j])
                 surprises[j] = full_rows[context, x + np.uint64(SURPRISES)] * step
                 context = ((context << shift) | x) & mask

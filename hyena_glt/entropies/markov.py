@@ -51,9 +51,7 @@ def check_order(order: int, alphabet: Alphabet) -> int:
     """
     highest = TABLE_BITS // alphabet.bits - 1
     if isinstance(order, bool) or not isinstance(order, int) or not 0 <= order <= highest:
-        raise ConfigError(
-            f"order: expected an integer in [0, {highest}] for alphabet {alphabet.name}, got {order!r}"
-        )
+        raise ConfigError(f"order: expected an integer in [0, {highest}] for alphabet {alphabet.name}, got {order!r}")
     return order
 
 
@@ -310,9 +308,7 @@ class MarkovFitter:
     def feed(self, codes: np.ndarray) -> None:
         """Count one block of symbol codes of the current sequence."""
         letters, bits = self.alphabet.size, self.alphabet.bits
-        tables.count_symbols(
-            codes, letters, bits, self._counted_order, self._offsets, self._state, self._counts
-        )
+        tables.count_symbols(codes, letters, bits, self._counted_order, self._offsets, self._state, self._counts)
 
     def end_sequence(self) -> None:
         """The next block belongs to another sequence."""
@@ -333,7 +329,7 @@ class MarkovFitter:
             counts = tables.pool_strands(counts, self._counted_order)
         order = default_order(symbols, self.alphabet) if self.order is None else self.order
         counts = counts[: tables.context_offset(order + 1, self.alphabet.bits) << self.alphabet.bits]
-        digest = hashlib.sha256(counts).hexdigest()
+        digest = hashlib.sha256(counts.data).hexdigest()
         return _model_from_counts(counts, order, self.alphabet, symbols, digest)
 
 
@@ -391,9 +387,7 @@ def _uniform(alphabet: Alphabet) -> np.ndarray:
     return base
 
 
-def _interpolate(
-    counts: np.ndarray, lower: np.ndarray, concentration: float, left_out: float
-) -> np.ndarray:
+def _interpolate(counts: np.ndarray, lower: np.ndarray, concentration: float, left_out: float) -> np.ndarray:
     probabilities = np.empty(counts.shape, dtype=np.float64)
     tables.backed_off(counts, lower, concentration, left_out, probabilities)
     return probabilities
@@ -459,9 +453,7 @@ def _joined_rows(
     )
     for name, table, dtype, shape in expected:
         if table.dtype != dtype or table.shape != shape:
-            raise ModelFileError(
-                f"{name}: expected {dtype} {shape}, got {table.dtype} {table.shape}", path=path
-            )
+            raise ModelFileError(f"{name}: expected {dtype} {shape}, got {table.dtype} {table.shape}", path=path)
     if not np.isfinite(entropies).all() or (entropies < 0).any():
         raise ModelFileError("entropies: holds values that are no entropy", path=path)
     tables.entropies_of(rows)[:, 0] = entropies

@@ -80,7 +80,7 @@ def calculate_entropies(
     padding = tokens == PAD_ID
     inputs = tokens.masked_fill(padding, 0)
     with torch.set_grad_enabled(enable_grad):
-        for rows, start, stop, kept in _windows(*tokens.shape, patching_batch_size, max_length):
+        for rows, start, stop, kept in _windows(tokens.shape[0], tokens.shape[1], patching_batch_size, max_length):
             window = inputs[rows, start:stop]
             output = entropy_model(window if device is None else window.to(device))
             logits = getattr(output, "logits", output)
@@ -91,9 +91,7 @@ def calculate_entropies(
     return entropies.masked_fill(padding, 0.0)
 
 
-def _windows(
-    batch: int, length: int, rows_at_a_time: int, max_length: int
-) -> Iterator[tuple[slice, int, int, int]]:
+def _windows(batch: int, length: int, rows_at_a_time: int, max_length: int) -> Iterator[tuple[slice, int, int, int]]:
     """`(rows, start, stop, first token kept)` of each call of the model."""
     step = max(1, max_length // 2)
     starts = [0] if length <= max_length else list(range(0, length - max_length + step, step))

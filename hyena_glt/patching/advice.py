@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from typing import Any
 
@@ -29,10 +31,10 @@ class Adviser:
         self._given: set[str] = set()
 
     def give(self, topic: str, message: str) -> None:
-        """Warn, unless this topic has been warned about."""
+        """Warn, unless this topic has been warned about; the warning names the line that called the package."""
         if topic not in self._given:
             self._given.add(topic)
-            warnings.warn(message, PatchingWarning, stacklevel=4)
+            warnings.warn(message, PatchingWarning, stacklevel=_frames_inside())
 
     def about_options(self, args: PatcherArgs) -> None:
         """Advice that needs no data."""
@@ -73,6 +75,14 @@ class Adviser:
                 f"{args.patching_mode} mode found nothing to split bases at: a row became one patch of 1 and "
                 "one of the rest; use entropy or static mode",
             )
+
+
+def _frames_inside() -> int:
+    """The `stacklevel`, counted from `Adviser.give`, of the first frame outside this folder."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == os.path.dirname(__file__):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _has_unsplit_row(rows: TokenRows, starts: Tensor) -> bool:

@@ -23,7 +23,7 @@ from hyena_glt.patching.scan import ScanMode, Scanner, ScanRule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
-SAMPLE_SYMBOLS = 1 << 24  # symbols kept for calibration, at most
+SAMPLE_SYMBOLS = 1 << 23  # symbols kept for calibration, at most
 PIECE_SYMBOLS = 1 << 16  # of this size are the pieces that a larger genome is sampled in
 
 
@@ -168,9 +168,7 @@ class Sampler:
             self._kept = sum(codes.size for _, _, codes in self._pieces)
 
 
-def score_blocks(
-    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy
-) -> Iterator[ScoredBlock]:
+def score_blocks(blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy) -> Iterator[ScoredBlock]:
     """Score every contig of a stream of blocks; one `ScoredBlock` per block."""
     stream = model.stream()
     for block in blocks:

@@ -18,13 +18,13 @@ def given_scores(entropies: Any, rows: TokenRows) -> Tensor:
     Raises:
         PatchingError: Another shape or dtype.
     """
-    scores = torch.as_tensor(entropies, device=rows.tokens.device).detach()
+    scores = entropies if isinstance(entropies, Tensor) else torch.as_tensor(entropies)
     if scores.dim() != 2 or not scores.is_floating_point():
         raise PatchingError(
             f"entropies: expected floating point (batch, length), got {scores.dtype} {tuple(scores.shape)}"
         )
     _check_fit("entropies", scores, rows)
-    scores = scores.to(torch.float32).contiguous()
+    scores = scores.detach().to(rows.tokens.device, torch.float32).contiguous()
     if not rows.is_ragged:
         return scores
     columns = torch.arange(scores.shape[1], device=scores.device)

@@ -7,6 +7,7 @@ Rows never influence each other: a row gives the same alone and in any batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -218,6 +219,8 @@ class Patcher:
     ) -> PatchedRows:
         rows = read_rows(tokens, self.args.encoding, resolve_device(self.args.device))
         threshold = self.args.threshold if threshold is None else threshold
+        if threshold is not None and math.isnan(threshold):
+            raise PatchingError("threshold: expected nats, got NaN")
         clock = StepClock(self.log if self.args.log_time else None)
         scored = self._score(rows, entropies, preds, threshold)
         predictions = self._predict(rows, preds)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyena_glt.errors import PatchingError
+from hyena_glt.patching import scan_kernels as kernels
 from hyena_glt.tokens.byte_tokenizer import OFFSET, PAD_ID
 
 BYTE_TYPES = bytes | bytearray | memoryview
@@ -63,8 +64,7 @@ def read_rows(sequences: Any, encoding: str = "utf-8", device: torch.device | No
         tokens = torch.as_tensor(sequences)
         check_tokens(tokens)
         tokens = tokens if device is None else tokens.to(device)
-        lengths = row_lengths(tokens)
-        return TokenRows(tokens, lengths, bool((lengths != tokens.shape[1]).any()))
+        return _rows_of_tensor(tokens)
     if isinstance(sequences, str | BYTE_TYPES):
         sequences = [sequences]
     if not isinstance(sequences, Sequence):
@@ -85,16 +85,20 @@ def check_tokens(tokens: Tensor) -> None:
         )
 
 
-def row_lengths(tokens: Tensor) -> NDArray[np.int64]:
+def _rows_of_tensor(tokens: Tensor) -> TokenRows:
+    batch, length = tokens.shape
+    if _has_negative(tokens):
+        return TokenRows(tokens, padded_lengths(tokens), is_ragged=True)
+    return TokenRows(tokens, np.full(batch, length, np.int64), is_ragged=False)
+
+
+def padded_lengths(tokens: Tensor) -> NDArray[np.int64]:
     """Tokens of each row before its PAD tail, `(batch,)` int64.
 
     Raises:
         PatchingError: PAD before the end of a row, or another negative id.
     """
-    batch, length = tokens.shape
-    lowest = _lowest(tokens)
-    if lowest >= 0:
-        return np.full(batch, length, np.int64)
+    lowest = int(tokens.min())
     if lowest < PAD_ID:
         raise PatchingError(f"tokens: expected ids >= 0 or PAD ({PAD_ID}), got {lowest}")
     padding = tokens == PAD_ID
@@ -104,13 +108,13 @@ def row_lengths(tokens: Tensor) -> NDArray[np.int64]:
         raise PatchingError(
             f"tokens: expected PAD ({PAD_ID}) after a row's end only, got it in row {row} at token {column}"
         )
-    return (length - padding.sum(dim=1)).cpu().numpy()
+    return (tokens.shape[1] - padding.sum(dim=1)).cpu().numpy()
 
 
-def _lowest(tokens: Tensor) -> int:
-    if not tokens.numel():
-        return 0
-    return int(tokens.numpy().min() if tokens.device.type == "cpu" else tokens.min())
+def _has_negative(tokens: Tensor) -> bool:
+    if tokens.device.type == "cpu":
+        return kernels.has_negative(tokens.numpy())
+    return bool((tokens < 0).any())
 
 
 def _rows_of_sequences(sequences: Sequence[Any], encoding: str, device: torch.device | None) -> TokenRows:

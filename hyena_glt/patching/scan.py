@@ -23,6 +23,7 @@ ScanMode = Literal["threshold", "monotone", "dual", "static", "byte", "mask"]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Lengths = NDArray[np.int64]
+LOWEST = np.float32(-np.inf)
 NO_BOOLS: Bools = np.zeros(0, np.bool_)
 NEEDS = {  # mode -> numbers it cannot do without
     "threshold": ("threshold",),
@@ -42,6 +43,20 @@ class ScoreRule(NamedTuple):
     by_rise: bool
     always: int  # decisions at the start of a sequence that are True whatever the scores
     never: int  # decision that is False whatever the scores; -1 for none
+
+
+def score_rule(threshold: float, threshold_add: float | None, monotonicity: bool) -> ScoreRule:
+    """The rule of an entropy threshold: on the rise, on both, or on the entropy alone.
+
+    Args:
+        threshold, threshold_add: Nats; without `threshold_add` or with `monotonicity` there is one threshold.
+        monotonicity: Compare the threshold with the rise.
+    """
+    if monotonicity:
+        return ScoreRule(LOWEST, np.float32(threshold), by_rise=True, always=2, never=-1)
+    if threshold_add is None:
+        return ScoreRule(np.float32(threshold), LOWEST, by_rise=False, always=1, never=-1)
+    return ScoreRule(np.float32(threshold), np.float32(threshold_add), by_rise=True, always=2, never=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +138,8 @@ class ScanRule:
     @property
     def score_rule(self) -> ScoreRule:
         """The rule of the modes threshold, monotone and dual."""
-        threshold, rise = np.float32(self.threshold), np.float32(self.threshold_add or 0.0)
-        if self.mode == "threshold":
-            return ScoreRule(threshold, rise, by_rise=False, always=1, never=-1)
-        if self.mode == "monotone":
-            return ScoreRule(np.float32(-np.inf), threshold, by_rise=True, always=2, never=-1)
-        return ScoreRule(threshold, rise, by_rise=True, always=2, never=2)
+        rise = self.threshold_add if self.mode == "dual" else None
+        return score_rule(self.threshold or 0.0, rise, self.mode == "monotone")
 
 
 class Scanner:

@@ -28,6 +28,16 @@ def trailing_zeros(typing_context, word):
 
 
 @njit(cache=True, nogil=True)
+def has_negative(tokens):
+    """True when a number of a matrix is below 0."""
+    bits = np.int64(0)
+    for row in range(tokens.shape[0]):
+        for i in range(tokens.shape[1]):
+            bits |= np.int64(tokens[row, i])
+    return bits < 0
+
+
+@njit(cache=True, nogil=True)
 def mark_above(scores, threshold, starts):
     """`starts[i] = scores[i] > threshold`; True when a score is NaN."""
     has_nan = False
@@ -145,9 +155,9 @@ def mark_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, alw
     """`starts[row, token]` of an entropy rule; False past a row's end.
 
     Returns:
-        First row with a NaN, or -1.
+        True when a score is NaN.
     """
-    nan_row = -1
+    has_nan = False
     for row in range(scores.shape[0]):
         length = row_lengths[row]
         num_starts = length + num_next
@@ -156,13 +166,10 @@ def mark_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, alw
         if num_starts > 1:
             used = scores[row, : num_starts - 1]
             decisions = starts[row, 1:num_starts]
-            bad = mark_scores(used, 0, used[0], threshold, rise, by_rise, always, never, decisions)
-            bad |= np.isnan(scores[row, length - 1])
-            if bad and nan_row < 0:
-                nan_row = row
-        elif length == 1 and np.isnan(scores[row, 0]) and nan_row < 0:
-            nan_row = row
-    return nan_row
+            has_nan |= mark_scores(used, 0, used[0], threshold, rise, by_rise, always, never, decisions)
+        if length > 0:
+            has_nan |= np.isnan(scores[row, length - 1])
+    return has_nan
 
 
 @njit(cache=True, nogil=True)

@@ -20,7 +20,7 @@ from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.bpe_starts import bpe_delim_start_mask, predicted_start_mask
 from hyena_glt.patching.entropy_starts import entropy_start_mask, top_k_budgets
 from hyena_glt.patching.rows import TokenRows
-from hyena_glt.patching.scan import Bools, Lengths, ScanRule
+from hyena_glt.patching.scan import Bools, Lengths, score_rule
 from hyena_glt.patching.space_starts import (
     ENDS_ALWAYS,
     GOES_ON,
@@ -126,18 +126,19 @@ def compiled_start_mask(request: StartRequest) -> Tensor:
 def _mark_scores(request: StartRequest, scores: NDArray[np.float32], starts: Bools) -> None:
     lengths, num_next = request.rows.lengths, request.num_next
     if request.threshold is None:
-        _check_numbers(scores, int(np.isnan(scores).any(axis=1).argmax()))
+        _refuse_nan(scores)
         budgets = top_k_budgets(torch.from_numpy(lengths), request.args.patch_size).numpy()
         kernels.mark_top_rows(scores, lengths, num_next, budgets, _top_cuts(scores, lengths, budgets), starts)
         return
-    rule = ScanRule.from_args(request.args, request.threshold).score_rule
-    nan_row = kernels.mark_score_rows(scores, lengths, num_next, *rule, starts)
-    _check_numbers(scores, nan_row)
+    rule = score_rule(request.threshold, request.args.threshold_add, request.args.monotonicity)
+    if kernels.mark_score_rows(scores, lengths, num_next, *rule, starts):
+        _refuse_nan(scores)
 
 
-def _check_numbers(scores: NDArray[np.float32], row: int) -> None:
-    if row >= 0 and scores.size and np.isnan(scores[row]).any():
-        token = int(np.isnan(scores[row]).argmax())
+def _refuse_nan(scores: NDArray[np.float32]) -> None:
+    places = np.argwhere(np.isnan(scores))
+    if places.size:
+        row, token = places[0]
         raise PatchingError(f"entropies: expected numbers, got NaN at row {row}, token {token}")
 
 

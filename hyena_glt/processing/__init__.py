@@ -9,5 +9,5 @@ _MODULES = {
     "embed_windows": ".embedding",
     "mean_embedding": ".embedding",
 }
-__all__ = list(_MODULES)  # noqa: PLE0604
+__all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -1,13 +1,13 @@
 """Embeddings of long sequences: windows cut at patch starts, batches of windows, means over patch states.
 
-    patched contig -> windows -> batches -> HyenaGLT.forward -> one vector per window -> one per record
+patched contig -> windows -> batches -> HyenaGLT.forward -> one vector per window -> one per record
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +68,7 @@ def cut_windows(
     starts = ends - patch_lengths
     changes = np.flatnonzero(np.diff(starts // window)) + 1
     first_patches = np.concatenate([[0], changes, [patch_lengths.size]])
-    for a, b in zip(first_patches[:-1], first_patches[1:], strict=True):
+    for a, b in pairwise(first_patches.tolist()):
         first, last = int(starts[a]), int(ends[b - 1])
         if ambiguous[first:last].all():
             continue

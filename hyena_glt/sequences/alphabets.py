@@ -130,9 +130,7 @@ class Alphabet:
         symbol = _first_character(symbols)
         if symbol in ("-", "."):
             return f"'{symbol}' is an alignment gap, not a {self.name} symbol; remove gaps with --degap"
-        return (
-            f"expected a {self.name} symbol ({self._expected()}), got {quoted(symbol)}{_hint(self, symbol)}"
-        )
+        return f"expected a {self.name} symbol ({self._expected()}), got {quoted(symbol)}{_hint(self, symbol)}"
 
     def _expected(self) -> str:
         extra = "".join(self.synonyms) + self.ambiguous

@@ -26,9 +26,7 @@ NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errn
 
 
 @contextmanager
-def atomic_write(
-    path: str | os.PathLike[str], mode: str = "wb", *, overwrite: bool = False
-) -> Iterator[IO[Any]]:
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, overwrite: bool = False) -> Iterator[IO[Any]]:
     """Write a file that gets its name only when it is complete and on the disk.
 
     Until then its bytes are in `.NAME.PID.tmp` in the same folder; any exception removes that file, and what
@@ -62,9 +60,7 @@ def atomic_write(
 
 
 @contextmanager
-def open_output(
-    path: str | os.PathLike[str], *, overwrite: bool = False, binary: bool = True
-) -> Iterator[IO[Any]]:
+def open_output(path: str | os.PathLike[str], *, overwrite: bool = False, binary: bool = True) -> Iterator[IO[Any]]:
     """Open an output by its name: as `atomic_write`, and `.gz` or `.bgz` is written as BGZF.
 
     Args:

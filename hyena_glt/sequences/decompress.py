@@ -107,9 +107,7 @@ Source = PlainSource | GzipSource
 
 
 @contextmanager
-def open_bytes(
-    path: str | os.PathLike[str], *, error: type[DataError] = SequenceFormatError
-) -> Iterator[Source]:
+def open_bytes(path: str | os.PathLike[str], *, error: type[DataError] = SequenceFormatError) -> Iterator[Source]:
     """Open a file, or standard input for `-`, and decompress it if its first bytes say so.
 
     Args:

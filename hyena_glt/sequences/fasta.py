@@ -139,9 +139,7 @@ def _fasta_text(record: Record, width: int) -> bytes:
     if not record.sequence:
         raise SequenceFormatError("a record without sequence is no FASTA", record=shown(record.name))
     description = f" {record.description}" if record.description else ""
-    return f">{record.name}{description}\n".encode() + _wrapped(
-        record.sequence, width or len(record.sequence)
-    )
+    return f">{record.name}{description}\n".encode() + _wrapped(record.sequence, width or len(record.sequence))
 
 
 def _wrapped(sequence: bytes, width: int) -> bytes:

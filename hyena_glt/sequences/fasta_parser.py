@@ -27,9 +27,7 @@ SPACE = re.compile(b"[" + SPACES + b"]")
 VISIBLE = re.compile(b"[^" + SPACES + b"]")
 
 
-def parse_fasta(
-    reader: ChunkReader, *, path: str, line: int, alphabet: Alphabet, degap: bool
-) -> Iterator[Block]:
+def parse_fasta(reader: ChunkReader, *, path: str, line: int, alphabet: Alphabet, degap: bool) -> Iterator[Block]:
     """Yield the blocks of every record; `reader` stands at the first `>`, which is on line `line`."""
     parser = FastaParser(path, line, alphabet, degap)
     while chunk := reader.next():
@@ -121,9 +119,7 @@ class FastaParser:
         num_lines = len(piece) - len(symbols)
         if self.gaps:
             symbols = symbols.translate(None, self.gaps)
-        if self.alphabet.has_ambiguity and (
-            self.open_space or symbols.translate(None, self.alphabet.symbols)
-        ):
+        if self.alphabet.has_ambiguity and (self.open_space or symbols.translate(None, self.alphabet.symbols)):
             return self._walk(piece)
         self.line += num_lines
         self.open_symbols = not piece.endswith(b"\n")

@@ -25,9 +25,7 @@ PLAIN_HEADERS = bytes(range(33, 127)) + b"\t \n"
 EMPTY_NAME = re.compile(rb"(?m)^@[ \t\n]|^@\Z")
 
 
-def parse_fastq(
-    reader: ChunkReader, *, path: str, line: int, alphabet: Alphabet, degap: bool
-) -> Iterator[Record]:
+def parse_fastq(reader: ChunkReader, *, path: str, line: int, alphabet: Alphabet, degap: bool) -> Iterator[Record]:
     """Yield every read; `reader` stands at the first `@`, which is on line `line`."""
     parser = FastqParser(path, line, alphabet, degap)
     text, at_end = b"", False
@@ -125,9 +123,7 @@ class FastqParser:
 class ReadLines:
     """One read, taken line by line from `lines[first:complete]`."""
 
-    def __init__(
-        self, parser: FastqParser, lines: list[bytes], first: int, complete: int, at_end: bool
-    ) -> None:
+    def __init__(self, parser: FastqParser, lines: list[bytes], first: int, complete: int, at_end: bool) -> None:
         self.parser, self.lines, self.first, self.complete, self.at_end = (
             parser,
             lines,
@@ -206,9 +202,7 @@ class ReadLines:
         while self.next < self.complete:
             text = self.lines[self.next]
             if not text and missing:
-                self._refuse(
-                    f"expected {missing} more quality bytes for the sequence of {length}, got a blank line"
-                )
+                self._refuse(f"expected {missing} more quality bytes for the sequence of {length}, got a blank line")
             if length == 0 and text:
                 return b""  # the empty line was left out; this is the next header
             self._check_quality_line(text, missing, length)
@@ -227,9 +221,7 @@ class ReadLines:
         if bad:
             self._refuse(f"quality byte {quoted(bad[:1])} is not printable ASCII ('!' to '~')")
         if len(text) > missing:
-            if (
-                text.startswith(b"@") and missing < length
-            ):  # the next read: the quality before it was too short
+            if text.startswith(b"@") and missing < length:  # the next read: the quality before it was too short
                 self.next -= 1
                 self._refuse(f"expected {length} quality bytes, one per symbol, got {length - missing}")
             got = length - missing + len(text)
@@ -254,6 +246,4 @@ class ReadLines:
 
     def _refuse(self, words: str) -> None:
         record = shown(self.header.name) or None
-        raise SequenceFormatError(
-            words, path=self.parser.path, line=self.parser.line + self.next, record=record
-        )
+        raise SequenceFormatError(words, path=self.parser.path, line=self.parser.line + self.next, record=record)

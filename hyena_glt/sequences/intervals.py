@@ -148,9 +148,7 @@ def read_bed(path: str | os.PathLike[str]) -> list[Interval]:
 def _bounds(text: str, region: str) -> tuple[int | None, int | None]:
     match = RANGE.fullmatch(text)
     if not match or not text or text == "-":
-        raise RegionError(
-            f"region {quoted(region)}: expected CONTIG, CONTIG:START or CONTIG:START-END, 1-based"
-        )
+        raise RegionError(f"region {quoted(region)}: expected CONTIG, CONTIG:START or CONTIG:START-END, 1-based")
     start = int(match["start"].replace(",", "")) if match["start"] else None
     end = int(match["end"].replace(",", "")) if match["end"] else None
     if start == 0:
@@ -194,9 +192,7 @@ def _bed_interval(text: str, path: str, line: int) -> Interval:
     if not contig.strip() or not contig.isprintable():
         raise AnnotationError(f"expected a contig name, got {quoted(contig)}", path=path, line=line)
     if start >= end:
-        raise AnnotationError(
-            f"expected start < end (0-based, half-open), got {start} and {end}", path=path, line=line
-        )
+        raise AnnotationError(f"expected start < end (0-based, half-open), got {start} and {end}", path=path, line=line)
     return Interval(contig, start, end)
 
 

@@ -14,9 +14,7 @@ MAX_LINE_BYTES = 1 << 24
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def read_lines(
-    path: str | os.PathLike[str], *, error: type[DataError] = AnnotationError
-) -> Iterator[tuple[int, str]]:
+def read_lines(path: str | os.PathLike[str], *, error: type[DataError] = AnnotationError) -> Iterator[tuple[int, str]]:
     """Yield `(line number from 1, text without its line end)`.
 
     Args:

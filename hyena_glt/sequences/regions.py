@@ -109,4 +109,6 @@ def _check_ends(block: Block, regions: Iterable[Region], path: str) -> None:
 
 
 def _past_the_end(region: Region, length: int, path: str | os.PathLike[str]) -> RegionError:
-    return RegionError(f"region {shown(region)} goes past the contig, which has {length:,} bases", path=path, record=region[0])
+    return RegionError(
+        f"region {shown(region)} goes past the contig, which has {length:,} bases", path=path, record=region[0]
+    )

@@ -15,5 +15,5 @@ _MODULES = {
     "ValueWriter": ".values",
     "scaled_scores": ".patches",
 }
-__all__ = list(_MODULES)  # noqa: PLE0604
+__all__ = list(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def scaled_scores(mean_surprises: np.ndarray) -> np.ndarray:
 class BedWriter:
     """BED9, 0-based half-open; name is the running number, score the scaled mean surprise."""
 
-    def __init__(self, handle: BinaryIO, provenance: Provenance | None) -> None:
+    def __init__(self, handle: IO[bytes], provenance: Provenance | None) -> None:
         self._handle = handle
         self._number = 0
         self._colours = np.array([list(text.encode()) for text in COLOURS], dtype=np.uint8)
@@ -74,7 +74,7 @@ class BedWriter:
 class ParquetWriter:
     """One row per patch: contig, start, end, number, length, mean_surprise_nats."""
 
-    def __init__(self, handle: BinaryIO, provenance: Provenance | None) -> None:
+    def __init__(self, handle: IO[bytes], provenance: Provenance | None) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -130,7 +130,7 @@ class ParquetWriter:
 class TsvWriter:
     """Tab-separated table with a header line, the columns of `ParquetWriter`."""
 
-    def __init__(self, handle: BinaryIO, provenance: Provenance | None) -> None:
+    def __init__(self, handle: IO[bytes], provenance: Provenance | None) -> None:
         self._handle = handle
         self._number = 0
         if provenance is not None:

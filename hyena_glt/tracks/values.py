@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class ValueWriter(Protocol):
 class BedGraphWriter:
     """bedGraph with a track line, equal neighbours merged, `DECIMALS` decimals."""
 
-    def __init__(self, handle: BinaryIO, provenance: Provenance | None) -> None:
+    def __init__(self, handle: IO[bytes], provenance: Provenance | None) -> None:
         self._handle = handle
         if provenance is not None:
             handle.write(provenance.as_comments())
@@ -74,9 +74,7 @@ class BigWigWriter:
     def write(self, batch: ValueBatch) -> None:
         """Append the values of a batch."""
         for first, last in present_runs(batch.missing):
-            self._file.addEntries(
-                batch.contig, batch.start + first, values=batch.values[first:last], span=1, step=1
-            )
+            self._file.addEntries(batch.contig, batch.start + first, values=batch.values[first:last], span=1, step=1)
 
     def close(self) -> None:
         """Write the index and close the file."""

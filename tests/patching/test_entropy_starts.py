@@ -36,9 +36,7 @@ def test_a_rise_above_the_threshold_starts_a_patch(values, t):
 def test_both_conditions_start_a_patch_but_never_in_column_one(values, t, t_add):
     mask = patch_start_mask_global_and_monotonicity(values, t, t_add)
     for row, found in zip(values.tolist(), mask.tolist(), strict=True):
-        assert found == [
-            i == 0 or (i > 1 and row[i] > t and row[i] - row[i - 1] > t_add) for i in range(len(row))
-        ]
+        assert found == [i == 0 or (i > 1 and row[i] > t and row[i] - row[i - 1] > t_add) for i in range(len(row))]
 
 
 def test_the_second_threshold_is_zero_by_default():
@@ -104,9 +102,7 @@ def test_half_and_double_precision_are_taken():
         assert find_entropy_patch_start_ids(values.to(kind), threshold=1.0).tolist() == [[0, 1, 3]]
 
 
-@pytest.mark.parametrize(
-    "values", [torch.tensor([0.5]), torch.tensor([[1, 2]]), torch.tensor([[0.0, float("nan")]])]
-)
+@pytest.mark.parametrize("values", [torch.tensor([0.5]), torch.tensor([[1, 2]]), torch.tensor([[0.0, float("nan")]])])
 @pytest.mark.parametrize(
     "function",
     [

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from hyena_glt.patching import Patcher, Scanner, ScanRule
-from hyena_glt.patching.batch_lengths import close_starts, lay_out
-from hyena_glt.patching.batch_lengths import NO_COLUMNS
+from hyena_glt.patching.batch_lengths import NO_COLUMNS, close_starts, lay_out
 from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
 from hyena_glt.patching.rows import read_rows
 from hyena_glt.patching.start_masks import StartRequest, tensor_start_mask

@@ -28,9 +28,7 @@ def either_case(letters: str) -> st.SearchStrategy[str]:
     return st.text(alphabet=letters + letters.lower())
 
 
-@pytest.mark.parametrize(
-    ("alphabet", "size", "bits"), [(DNA, 4, 2), (RNA, 4, 2), (PROTEIN, 20, 5), (BYTES, 256, 8)]
-)
+@pytest.mark.parametrize(("alphabet", "size", "bits"), [(DNA, 4, 2), (RNA, 4, 2), (PROTEIN, 20, 5), (BYTES, 256, 8)])
 def test_the_code_of_a_letter_is_its_index(alphabet, size, bits):
     assert alphabet.size == size
     assert alphabet.bits == bits

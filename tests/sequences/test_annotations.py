@@ -108,9 +108,7 @@ def test_mutants_are_read_or_refused(parse):
         text = bytearray(GFF)
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(text))
-            text[at : at + rng.randint(0, 4)] = rng.choice(
-                [b"\t", b"\n", b"\0", b"\xff", b"%", b"-", b"9", b"", b"="]
-            )
+            text[at : at + rng.randint(0, 4)] = rng.choice([b"\t", b"\n", b"\0", b"\xff", b"%", b"-", b"9", b"", b"="])
         try:
             parse(bytes(text))
         except DataError as error:

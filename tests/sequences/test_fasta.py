@@ -49,11 +49,7 @@ def test_files_are_written_whole_and_never_over_another(tmp_path, name):
     row = Record("a", "b", b"ACGT" * 50_000, 1)
     write_fasta(tmp_path / name, [row])
     assert content(read_records(tmp_path / name)) == content([row])
-    assert (
-        (tmp_path / name)
-        .read_bytes()
-        .startswith(b"\x1f\x8b\x08\x04" if name.endswith("gz") else b">a b\nACGT")
-    )
+    assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b\x08\x04" if name.endswith("gz") else b">a b\nACGT")
     with pytest.raises(OutputExistsError, match="--force"):
         write_fasta(tmp_path / name, [row])
 

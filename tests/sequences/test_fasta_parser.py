@@ -162,9 +162,7 @@ contents = st.lists(lines.filter(any), min_size=1, max_size=5)
     st.booleans(),
 )
 def test_blocks_of_any_size_join_to_the_same_records(tmp_path_factory, records, end, block_size, ends_open):
-    text = b"".join(
-        b">r%d some words%s%s%s" % (i, end, end.join(lines), end) for i, lines in enumerate(records)
-    )
+    text = b"".join(b">r%d some words%s%s%s" % (i, end, end.join(lines), end) for i, lines in enumerate(records))
     path = tmp_path_factory.getbasetemp() / "blocks.fa"
     path.write_bytes(text.rstrip() if ends_open else text)
     joined: dict[str, bytes] = {}

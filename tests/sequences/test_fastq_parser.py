@@ -53,9 +53,7 @@ def test_reads_of_length_zero_are_accepted(parse, tmp_path):
         ("d", b"A", b"I"),
         ("e", b"", b""),
     ]
-    blocks = [
-        (block.name, block.start, block.sequence, block.last) for block in read_blocks(tmp_path / "x.fq")
-    ]
+    blocks = [(block.name, block.start, block.sequence, block.last) for block in read_blocks(tmp_path / "x.fq")]
     assert blocks[1] == ("b", 0, b"", True)
     assert len(blocks) == 5
 
@@ -140,16 +138,12 @@ def wrapped(text: bytes, width: int, end: bytes) -> bytes:
     st.sampled_from([b"\n", b"\r\n"]),
     st.integers(1, 60),
 )
-def test_blocks_of_any_size_and_any_wrapping_give_the_same_reads(
-    tmp_path_factory, rows, width, end, block_size
-):
+def test_blocks_of_any_size_and_any_wrapping_give_the_same_reads(tmp_path_factory, rows, width, end, block_size):
     text = b""
     for i, ((sequence, qualities), is_wrapped, is_named) in enumerate(rows):
         step = width if is_wrapped else 100
         plus = b"+r%d x" % i if is_named else b"+"
-        text += end.join(
-            [b"@r%d x" % i, wrapped(sequence, step, end), plus, wrapped(qualities, step, end), b""]
-        )
+        text += end.join([b"@r%d x" % i, wrapped(sequence, step, end), plus, wrapped(qualities, step, end), b""])
     path = tmp_path_factory.getbasetemp() / "reads.fq"
     path.write_bytes(text)
     expected = [(f"r{i}", *read) for i, (read, _, _) in enumerate(rows)]
@@ -178,6 +172,4 @@ def test_real_wrapped_reads_agree_with_htslib(data):
     path = data("reads/biopython_wrapping_original_sanger.fastq")
     with pysam.FastxFile(str(path)) as file:
         expected = [(read.name, read.sequence, read.quality) for read in file]
-    assert [
-        (r.name, r.sequence.decode(), (r.qualities or b"").decode()) for r in read_records(path)
-    ] == expected
+    assert [(r.name, r.sequence.decode(), (r.qualities or b"").decode()) for r in read_records(path)] == expected

@@ -10,9 +10,7 @@ from hyena_glt.errors import AnnotationError, DataError
 from hyena_glt.sequences import lines as module
 from hyena_glt.sequences.lines import read_lines
 
-texts = st.lists(
-    st.text(st.characters(exclude_characters="\n\r\0\ufeff", codec="utf-8"), max_size=20), max_size=8
-)
+texts = st.lists(st.text(st.characters(exclude_characters="\n\r\0\ufeff", codec="utf-8"), max_size=20), max_size=8)
 
 
 @given(texts, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.integers(1, 50))

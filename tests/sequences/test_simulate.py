@@ -32,9 +32,7 @@ def of_kind(genome, kind: str):
 
 def test_a_seed_gives_the_same_genome_everywhere(genome):
     text = b"".join(record.sequence for record in genome.records)
-    assert (
-        hashlib.sha256(text).hexdigest() == "2bea94e563fda9d72c2edba95c7b818862e610ee2be07c9921aa27835e8988e2"
-    )
+    assert hashlib.sha256(text).hexdigest() == "2bea94e563fda9d72c2edba95c7b818862e610ee2be07c9921aa27835e8988e2"
     assert simulate_genome() == genome
     assert simulate_genome(seed=8).records[0].sequence != genome.records[0].sequence
 
