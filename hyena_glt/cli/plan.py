@@ -176,7 +176,7 @@ def _survey(source: GenomeSource, options: PatchOptions, model: MarkovEntropy | 
     from hyena_glt.patching.genome import survey_genome
 
     with progress("fitting" if model is None else "reading") as advance:
-        blocks = prefetched(counted(source.blocks(), advance), options.threads)
+        blocks = prefetched(counted(source.all_blocks(), advance), options.threads)
         return survey_genome(blocks, source.alphabet, model=model, order=options.order)
 
 

@@ -31,11 +31,15 @@ class GenomeSource:
     regions: list[Region]
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks from the beginning."""
-        if self.regions:
-            blocks = region_blocks(self.path, self.regions, self.alphabet, degap=self.degap)
-        else:
-            blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap)
+        """The blocks that were asked for, from the beginning."""
+        if not self.regions:
+            return self.all_blocks()
+        blocks = region_blocks(self.path, self.regions, self.alphabet, degap=self.degap)
+        return blocks if str(self.path) == self.name else _renamed(blocks, self.name)
+
+    def all_blocks(self) -> Iterator[Block]:
+        """Every block of the file, from the beginning: models are fitted on all of it, whatever the regions."""
+        blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap)
         return blocks if str(self.path) == self.name else _renamed(blocks, self.name)
 
     @cached_property

@@ -1,7 +1,6 @@
 """Start masks of a batch -> patch lengths, with the minimum, the cap and forced starts in force.
 
-Compiled loops on the CPU; tensor functions elsewhere, unless the minimum or a forced start asks for the order
-of tokens.
+Compiled loops on the CPU; tensor functions elsewhere, unless the minimum or a forced start needs the tokens in order.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from hyena_glt.patching.rows import TokenRows
 from hyena_glt.patching.scan import Bools, Lengths
 from hyena_glt.patching.start_masks import StartRequest
 
-NO_COLUMNS: Bools = np.zeros((0, 0), np.bool_)
-
 
 class RowPatches(NamedTuple):
     """Patches of many rows, one row after the other."""
@@ -36,7 +33,7 @@ def close_starts(request: StartRequest, starts: Tensor, forced: Bools | None, kn
         request: Its rows and limits.
         starts: `(batch, length + num_next)` bool, False past a row's end.
         forced: `(batch, length)` bool, starts that win over the minimum; None for none.
-        known: `(batch, length)` bool, set to False where only `forced` starts a patch; or no columns.
+        known: `(batch, length)` bool, set to False where only `forced` starts a patch; or `(batch, 0)`.
     """
     args, rows, num_next = request.args, request.rows, request.num_next
     shortest, cap = args.min_patch_length or 1, args.max_patch_length
@@ -46,8 +43,13 @@ def close_starts(request: StartRequest, starts: Tensor, forced: Bools | None, kn
     row_ends = rows.lengths + num_next
     if args.patching_mode is PatchingModeEnum.byte and shortest == 1:
         return RowPatches(np.ones(int(row_ends.sum()), np.int64), row_ends)
-    edges = NO_COLUMNS if forced is None else np.pad(forced, ((0, 0), (0, num_next)))
+    edges = no_columns(row_ends.size) if forced is None else np.pad(forced, ((0, 0), (0, num_next)))
     return close_rows(starts.cpu().numpy(), edges, row_ends, shortest, cap or kernels.NO_CAP, known)
+
+
+def no_columns(batch: int) -> Bools:
+    """A mask that says nothing about any row, `(batch, 0)`."""
+    return np.zeros((batch, 0), np.bool_)
 
 
 def close_rows(starts: Bools, forced: Bools, row_ends: Lengths, shortest: int, cap: int, known: Bools) -> RowPatches:

@@ -24,7 +24,7 @@ from hyena_glt.entropies import entropy
 from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.patching.advice import Adviser
 from hyena_glt.patching.args import PatcherArgs
-from hyena_glt.patching.batch_lengths import NO_COLUMNS, close_starts, lay_out
+from hyena_glt.patching.batch_lengths import close_starts, lay_out, no_columns
 from hyena_glt.patching.bpe_starts import predict_delimiters
 from hyena_glt.patching.devices import resolve_device
 from hyena_glt.patching.given import given_logits, given_predictions, given_scores
@@ -46,6 +46,9 @@ class PatchedRows(NamedTuple):
 
 class Patcher:
     """Cuts rows of tokens into patches.
+
+    The tokens 0 and 1 of a row start a patch in every mode that finds boundaries, by BLT's convention of a BOS token;
+    without one the first base is a patch of its own. Exceptions are `delimiter_chars` and a tokenizer.
 
     Args:
         args: Options; the patcher follows later changes to them.
@@ -109,9 +112,9 @@ class Patcher:
         """False where a boundary can depend on what follows: top-k, a tokenizer's merges, `auto`."""
         if not self.args.uses_scores:
             return not self._uses_tokenizer
-        if self.args.patching_mode is PatchingModeEnum.track and self.args.entropy_model is None:
-            return self.args.threshold is not None
-        return self.args.threshold is not None and bool(getattr(self._source(), "is_causal", True))
+        scored_elsewhere = self.args.patching_mode is PatchingModeEnum.track or self.args.model_name is not None
+        source = None if scored_elsewhere and self.args.entropy_model is None else self._source()
+        return self.args.threshold is not None and bool(getattr(source, "is_causal", True))
 
     def patch(
         self,
@@ -237,7 +240,7 @@ class Patcher:
         starts = find_starts(request)
         self._adviser.about_starts(self.args, rows, starts)
         clock.lap("find_entropy_patch_start_ids")
-        known = np.ones(rows.tokens.shape, np.bool_) if wants_known else NO_COLUMNS
+        known = np.ones(rows.tokens.shape, np.bool_) if wants_known else no_columns(rows.lengths.size)
         closed = close_starts(request, starts, scored and scored.forced, known)
         clock.lap("patch_lengths_from_start_ids")
         patch_lengths = lay_out(closed, rows)

@@ -1,5 +1,4 @@
-"""Token rows -> where patches start, in whichever mode: compiled loops on the CPU, tensor functions
-elsewhere.
+"""Token rows -> where patches start, in any mode: compiled loops on the CPU, tensor functions elsewhere.
 
 Both give the same mask; the tensor functions are the definition.
 """

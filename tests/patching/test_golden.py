@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hyena_glt.patching import Patcher, Scanner, ScanRule
-from hyena_glt.patching.batch_lengths import NO_COLUMNS, close_starts, lay_out
+from hyena_glt.patching.batch_lengths import close_starts, lay_out, no_columns
 from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
 from hyena_glt.patching.rows import read_rows
 from hyena_glt.patching.start_masks import StartRequest, tensor_start_mask
@@ -125,5 +125,5 @@ def test_closing_a_tensor_mask_on_the_cpu_gives_the_same(cases):
     for case in cases[::7]:
         request = request_of(case)
         starts = tensor_start_mask(request).contiguous()
-        lengths = lay_out(close_starts(request, starts, None, NO_COLUMNS), request.rows)
+        lengths = lay_out(close_starts(request, starts, None, no_columns(len(starts))), request.rows)
         assert lengths.tolist() == case["patch_lengths"], case["id"]

@@ -239,6 +239,7 @@ def test_the_timing_context_switches_the_log_on_for_its_block():
         ({"entropy_model": "auto"}, False),
         ({"entropy_model": lambda tokens: tokens}, True),
         ({"patching_mode": "track"}, True),
+        ({"model_name": "someone/some-model"}, True),
         ({"patching_mode": "space"}, True),
         ({"patching_mode": "bpe"}, True),
         ({"patching_mode": "static"}, True),
@@ -261,7 +262,7 @@ def test_a_missing_gpu_is_named_only_where_it_was_asked_for(option):
 def test_a_language_model_name_says_what_to_use_instead():
     patcher = Patcher(model_name="someone/some-model")
     assert patcher.patch("ACGT", entropies=torch.zeros(1, 4))[0].tolist() == [[1, 3]]
-    with pytest.raises(ConfigError, match="MarkovEntropy.fit"):
+    with pytest.raises(ConfigError, match=r"MarkovEntropy\.fit"):
         patcher.patch("ACGT")
 
 
@@ -283,3 +284,16 @@ def test_every_public_name_is_there():
 
     assert all(getattr(package, name) is not None for name in package.__all__)
     assert {"entropy", "calculate_entropies", "Patcher"} <= set(dir(package))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("mode", [*ALL_MODES, {"threshold": None, "patch_size": 3}])
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_gpu_gives_what_the_cpu_gives(mode, limits):
+    random = np.random.default_rng(3)
+    texts = ["".join(random.choice(list("ACGT, N"), size)) for size in (400, 0, 37)]
+    expected = Patcher(device="cpu", **mode, **limits).patch(texts, include_next_token=True)[0]
+    found = Patcher(device="cuda", **mode, **limits).patch(texts, include_next_token=True)[0]
+    assert found.device.type == "cuda"
+    assert torch.equal(found.cpu(), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -103,9 +104,7 @@ def test_any_chunking_equals_the_definition(case):
     rule, scores, forced, cuts = case
     scanner = Scanner(rule)
     lengths = [
-        length
-        for start, stop in zip(cuts, cuts[1:], strict=False)
-        for length in scanner.feed(scores[start:stop], forced[start:stop])
+        length for start, stop in pairwise(cuts) for length in scanner.feed(scores[start:stop], forced[start:stop])
     ]
     lengths += scanner.finish().tolist()
     assert lengths == lengths_by_definition(rule, scores, forced, len(scores))[0]
@@ -145,9 +144,7 @@ def test_the_scanner_equals_the_patcher(case):
     tokens = torch.full((1, len(scores)), 69)
     entropies = torch.from_numpy(scores)[None] if rule.mode in SCORE_MODES else None
     scanner = Scanner(rule)
-    lengths = [
-        length for start, stop in zip(cuts, cuts[1:], strict=False) for length in scanner.feed(scores[start:stop])
-    ]
+    lengths = [length for start, stop in pairwise(cuts) for length in scanner.feed(scores[start:stop])]
     assert patcher.patch(tokens, entropies=entropies)[0][0].tolist() == [*lengths, *scanner.finish()]
 
 
@@ -259,6 +256,12 @@ def test_nan_is_refused_with_its_token():
 def test_chunks_of_another_shape_are_refused(scores, forced, message):
     with pytest.raises(PatchingError, match=message):
         Scanner(ScanRule("threshold", threshold=1.0)).feed(scores, forced)
+
+
+def test_a_mode_ignores_the_numbers_of_the_others():
+    scores = (np.random.default_rng(3).integers(0, 9, 300) / 8).astype(np.float32)
+    plain, cluttered = ScanRule("threshold", 0.5), ScanRule("threshold", 0.5, threshold_add=0.25, patch_size=3)
+    assert count_patches(scores, None, plain) == count_patches(scores, None, cluttered)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hyena_glt.errors import PatchingError
 from hyena_glt.patching import PatcherArgs
-from hyena_glt.patching.batch_lengths import NO_COLUMNS, close_starts, lay_out
+from hyena_glt.patching.batch_lengths import close_starts, lay_out, no_columns
 from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
 from hyena_glt.patching.rows import read_rows
 from hyena_glt.patching.start_masks import StartRequest, compiled_start_mask, tensor_start_mask
@@ -66,7 +66,7 @@ def test_lengths_are_the_same_by_loops_and_by_tensor_functions(request):
     lengths = patch_lengths_from_start_mask(starts | (torch.arange(starts.shape[1]) == 0), ends)
     if request.args.max_patch_length is not None:
         lengths = split_large_numbers(lengths, request.args.max_patch_length)
-    closed = lay_out(close_starts(request, starts.contiguous(), None, NO_COLUMNS), request.rows)
+    closed = lay_out(close_starts(request, starts.contiguous(), None, no_columns(len(starts))), request.rows)
     assert torch.equal(closed, lengths)
 
 

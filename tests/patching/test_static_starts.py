@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,7 @@ def test_windows_hold_every_token_and_each_something_new(length, size, data):
     starts = window_starts(length, size, overlap).tolist()
     windows = [range(start, min(start + size, length)) for start in starts]
     assert sorted({token for window in windows for token in window}) == list(range(length))
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in pairwise(windows):
         assert after.start == before.stop - overlap
         assert after.stop > before.stop
     assert all(len(window) == size for window in windows[:-1])
