@@ -20,9 +20,8 @@ def readable_patches(
 
     Args:
         info: Positions of the tokens.
-        known_starts: `(batch, length)` bool, False at a patch start that its own token forced; None: all
-            known. next_starts_patch: `(batch,)` bool, True where the token after the row is known to
-            start a patch; None: no.
+        known_starts: `(batch, length)` bool, False at a patch start that its own token forced; None: all known.
+        next_starts_patch: `(batch,)` bool, True where the token after the row is known to start a patch; None: no.
 
     Returns:
         `(batch, length)` int64: byte `i` may read patches 0 to `result[i] - 1`. 0 in padding.

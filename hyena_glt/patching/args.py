@@ -69,8 +69,7 @@ class PatcherArgs(PatcherFields):
 
     @classmethod
     def from_config(cls, config: PatcherFields, **changes: Any) -> Self:
-        """The arguments that a configuration (such as `AdvancedPatcherConfig`) stands for, some of them
-        changed.
+        """The arguments that a configuration (such as `AdvancedPatcherConfig`) stands for, some of them changed.
 
         Raises:
             ConfigError: A change that this class refuses.

@@ -26,7 +26,7 @@ BYTE_TYPES = bytes | bytearray | memoryview
 class TokenRows:
     """Sequences of unequal length side by side."""
 
-    tokens: Tensor  # (batch, length) integers, PAD after each row's end
+    tokens: Tensor  # (batch, length) int64, PAD after each row's end
     lengths: NDArray[np.int64]  # (batch,) tokens of each row
     is_ragged: bool  # a row is shorter than the tensor
 
@@ -35,13 +35,13 @@ class TokenRows:
         """Tokens of all rows, without padding."""
         return int(self.lengths.sum())
 
-    def on_cpu(self) -> NDArray[Any]:
+    def on_cpu(self) -> NDArray[np.int64]:
         """The tokens as a numpy array, `(batch, length)`."""
         return self.tokens.detach().cpu().numpy()
 
     def row(self, index: int) -> NDArray[np.int64]:
         """The tokens of one row, without padding, `(row length,)` int64."""
-        return self.tokens[index, : int(self.lengths[index])].detach().cpu().numpy().astype(np.int64)
+        return self.tokens[index, : int(self.lengths[index])].detach().cpu().numpy()
 
     def lengths_tensor(self, num_next: int = 0) -> Tensor:
         """`(batch,)` int64 on the device of the tokens, each with `num_next` more."""
@@ -63,8 +63,7 @@ def read_rows(sequences: Any, encoding: str = "utf-8", device: torch.device | No
     if isinstance(sequences, Tensor | np.ndarray):
         tokens = torch.as_tensor(sequences)
         check_tokens(tokens)
-        tokens = tokens if device is None else tokens.to(device)
-        return _rows_of_tensor(tokens)
+        return _rows_of_tensor(tokens.to(device, torch.int64))
     if isinstance(sequences, str | BYTE_TYPES):
         sequences = [sequences]
     if not isinstance(sequences, Sequence):
@@ -131,8 +130,7 @@ def _rows_of_sequences(sequences: Sequence[Any], encoding: str, device: torch.de
 
 
 def sequence_tokens(sequence: Any, encoding: str = "utf-8") -> NDArray[np.int64]:
-    """Tokens of one sequence: text and byte arrays are bytes, a tensor holds tokens already; `(length,)`
-    int64.
+    """Tokens of one sequence: text and byte arrays are bytes, a tensor holds tokens already; `(length,)` int64.
 
     Raises:
         PatchingError: Another type, shape or dtype, a negative id, or text that the encoding cannot write.

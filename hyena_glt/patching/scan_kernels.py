@@ -61,7 +61,7 @@ def mark_rises(scores, previous, threshold, rise, starts):
     return has_nan
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def pack_words(mask):
     """The mask as bits, 64 entries to a uint64, the first one lowest."""
     whole = mask.size // WORD

@@ -1,5 +1,4 @@
-"""Where a patcher's scores come from: a saved or live entropy model, a callable that gives logits, or each
-row itself.
+"""Where a patcher's scores come from: a saved or live entropy model, a callable that gives logits, or each row itself.
 
 tokens -> entropies, and the starts that the source forces (the edges of runs of ambiguity symbols).
 """

@@ -24,8 +24,7 @@ FILE_NAME = "tokenizer.json"
 
 
 def find_tokenizer_file(model_name: str) -> Path:
-    """Where the tokenizer of that name lies: a file, a folder that holds one, or the local Hugging Face
-    cache.
+    """Where the tokenizer of that name lies: a file, a folder that holds one, or the local Hugging Face cache.
 
     Raises:
         ConfigError: None of these; nothing is downloaded.
