@@ -38,7 +38,11 @@ Alphabet = Annotated[AlphabetName, typer.Option("--alphabet", help="What the seq
 Degap = Annotated[bool, typer.Option("--degap", help="Remove alignment gaps (- and .) in place of refusing them.")]
 Regions = Annotated[
     list[str] | None,
-    typer.Option("--regions", "-r", help="Region chr1:1-1000, 1-based inclusive; may be repeated. Model and threshold come from the whole file."),
+    typer.Option(
+        "--regions",
+        "-r",
+        help="Region chr1:1-1000, 1-based inclusive; may be repeated. Model and threshold come from the whole file.",
+    ),
 ]
 RegionsFile = Annotated[Path | None, typer.Option("--regions-file", "-R", help="Regions as BED, 0-based half-open.")]
 Threads = Annotated[

@@ -125,7 +125,7 @@ class PatchRun:
         clock = time.perf_counter()
         with progress("patching", survey.symbols if survey else None) as advance:
             blocks = prefetched(source.blocks(), self.threads)
-            for patched in patch_blocks(blocks, source.alphabet, plan.model, plan.args):
+            for patched in patch_blocks(blocks, source.alphabet, plan.model, plan.args, reuse=True):
                 yield patched
                 now = time.perf_counter()
                 if begins:

@@ -71,7 +71,7 @@ def write_entropies(
         open_value_writer(*output, header, origin, survey.contig_lengths) as writer,
         progress("scoring", survey.symbols) as advance,
     ):
-        for scored in score_blocks(prefetched(source.blocks(), threads), source.alphabet, survey.model):
+        for scored in score_blocks(prefetched(source.blocks(), threads), source.alphabet, survey.model, reuse=True):
             block = scored.block
             writer.write(ValueBatch(block.name, block.start, scored.scores.entropies, scored.ambiguous))
             advance(len(block.sequence))

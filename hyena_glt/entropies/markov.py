@@ -244,15 +244,16 @@ class MarkovEntropy:
         """Surprise of each symbol after each context, `(contexts, symbols)` uint16 in steps of `SURPRISE_STEP` nats."""
         return np.ascontiguousarray(self.rows[:, tables.SURPRISES :])
 
-    def score(self, codes: np.ndarray, state: np.ndarray | None = None) -> Scores:
+    def score(self, codes: np.ndarray, state: np.ndarray | None = None, out: np.ndarray | None = None) -> Scores:
         """Entropies, surprises and forced starts of symbol codes.
 
         Args:
             codes: `(length,)` uint8 codes of the alphabet.
             state: The context so far, updated; None begins a sequence.
+            out: `(2, length)` float32, where entropies and surprises are put; None takes fresh memory.
         """
         state = tables.new_state() if state is None else state
-        entropies, surprises = np.empty((2, codes.size), dtype=np.float32)
+        entropies, surprises = np.empty((2, codes.size), dtype=np.float32) if out is None else out
         alphabet, rows = self.alphabet, self.rows
         tables.score_symbols(
             codes,
@@ -277,11 +278,16 @@ class MarkovStream:
         self._state = tables.new_state()
         self._was_ambiguous: bool | None = None
 
-    def feed(self, block: Any) -> Scores:
-        """Scores of the next block of symbols (text, tokens, or codes from `Alphabet.encode`)."""
+    def feed(self, block: Any, out: np.ndarray | None = None) -> Scores:
+        """Scores of the next block of symbols.
+
+        Args:
+            block: Text, tokens, or codes from `Alphabet.encode`.
+            out: `(2, length)` float32, where entropies and surprises are put; None takes fresh memory.
+        """
         model = self.model
         codes = block if _is_codes(block) else symbol_codes(block, model.alphabet)
-        scores = model.score(codes, self._state)
+        scores = model.score(codes, self._state, out)
         if codes.size:
             first, last = (bool(code >= model.alphabet.size) for code in (codes[0], codes[-1]))
             scores.forced_starts[0] = self._was_ambiguous not in (None, first)

@@ -168,18 +168,28 @@ class Sampler:
             self._kept = sum(codes.size for _, _, codes in self._pieces)
 
 
-def score_blocks(blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy) -> Iterator[ScoredBlock]:
-    """Score every contig of a stream of blocks; one `ScoredBlock` per block."""
+def score_blocks(
+    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, *, reuse: bool = False
+) -> Iterator[ScoredBlock]:
+    """Score every contig of a stream of blocks; one `ScoredBlock` per block.
+
+    With `reuse`, entropies and surprises of a block are overwritten by those of the next one, which saves the time to
+    get fresh memory for each.
+    """
     stream = model.stream()
+    scratch = np.empty((2, 0), dtype=np.float32)
     for block in blocks:
         codes = alphabet.encode(block.sequence)
-        yield ScoredBlock(block, stream.feed(codes), codes >= alphabet.size)
+        if scratch.shape[1] < codes.size or not reuse:
+            scratch = np.empty((2, codes.size), dtype=np.float32)
+        scores = stream.feed(codes, out=scratch[:, : codes.size])
+        yield ScoredBlock(block, scores, codes >= alphabet.size)
         if block.last:
             stream = model.stream()
 
 
 def patch_blocks(
-    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, args: PatcherArgs
+    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, args: PatcherArgs, *, reuse: bool = False
 ) -> Iterator[PatchedBlock]:
     """Patch every contig of a stream of blocks.
 
@@ -188,6 +198,7 @@ def patch_blocks(
         alphabet: Their alphabet.
         model: Scores the symbols; in modes without entropies only the mean surprises come from it.
         args: Where patches start; runs of ambiguity symbols are patches of their own under every rule.
+        reuse: The scores of a block are overwritten by those of the next one.
 
     Yields:
         One `PatchedBlock` per block; the lengths of a contig's blocks sum to the contig's length.
@@ -197,7 +208,7 @@ def patch_blocks(
     """
     rule = scan_rule(args)
     contig: _Contig | None = None
-    for scored in score_blocks(blocks, alphabet, model):
+    for scored in score_blocks(blocks, alphabet, model, reuse=reuse):
         contig = contig or _Contig(scored.block.start, rule, SpaceStarts(args) if rule.mode == "mask" else None)
         yield contig.feed(scored)
         if scored.block.last:
@@ -256,16 +267,13 @@ class SpaceStarts:
 def _patch_means(surprises, lengths, open_patch, means):
     """Mean surprise of each completed patch; what belongs to the open one is kept in `open_patch`."""
     at = 0
-    total, count = open_patch[0], open_patch[1]
+    total, count = open_patch[0], np.int64(open_patch[1])
     for i in range(lengths.size):
-        while count < lengths[i]:
-            total += surprises[at]
-            at += 1
-            count += 1.0
-        means[i] = total / count
-        total, count = 0.0, 0.0
-    while at < surprises.size:
-        total += surprises[at]
-        at += 1
-        count += 1.0
-    open_patch[0], open_patch[1] = total, count
+        stop = at + lengths[i] - count
+        for j in range(at, stop):
+            total += surprises[j]
+        means[i] = total / lengths[i]
+        at, total, count = stop, 0.0, 0
+    for j in range(at, surprises.size):
+        total += surprises[j]
+    open_patch[0], open_patch[1] = total, count + surprises.size - at

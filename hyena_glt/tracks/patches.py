@@ -53,6 +53,7 @@ class BedWriter:
     def __init__(self, handle: IO[bytes], provenance: Provenance | None) -> None:
         self._handle = handle
         self._number = 0
+        self._lines = np.empty(0, dtype=np.uint8)
         self._colours = np.array([list(text.encode()) for text in COLOURS], dtype=np.uint8)
         if provenance is not None:
             handle.write(provenance.as_comments())
@@ -61,7 +62,7 @@ class BedWriter:
     def write(self, batch: PatchBatch) -> None:
         """Append the patches of a batch."""
         contig = np.frombuffer(batch.contig.encode(), dtype=np.uint8)
-        out = np.empty(bed9_room(contig, batch.lengths.size, self._colours.shape[1]), dtype=np.uint8)
+        out = self._room(bed9_room(contig, batch.lengths.size, self._colours.shape[1]))
         scores = scaled_scores(batch.mean_surprises)
         used = bed9_lines(out, contig, batch.start, batch.lengths, self._number, scores, self._colours)
         self._handle.write(out[:used].data)
@@ -69,6 +70,12 @@ class BedWriter:
 
     def close(self) -> None:
         """Nothing is held back."""
+
+    def _room(self, size: int) -> np.ndarray:
+        """The same memory every time, for as long as it suffices."""
+        if self._lines.size < size:
+            self._lines = np.empty(2 * size, dtype=np.uint8)
+        return self._lines
 
 
 class ParquetWriter:
