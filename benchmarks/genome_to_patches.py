@@ -49,8 +49,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         one, many = plain_copies(options.genome, Path(folder), options.copies)
+        outside = whole_command(one, many, options.repeats)  # first: a child's peak memory counts from its parent's
         rows = stages(many, options.repeats)
-        outside = whole_command(one, many, options.repeats)
     result = {"machine": machine(), "genome": str(options.genome or "simulated"), "stages": rows, "command": outside}
     print(as_table(result))
     if options.json:

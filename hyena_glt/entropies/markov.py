@@ -254,7 +254,7 @@ class MarkovEntropy:
         """
         state = tables.new_state() if state is None else state
         entropies, surprises = np.empty((2, codes.size), dtype=np.float32) if out is None else out
-        alphabet, rows = self.alphabet, self.rows
+        alphabet = self.alphabet
         tables.score_symbols(
             codes,
             alphabet.size,
@@ -262,8 +262,7 @@ class MarkovEntropy:
             self.order,
             self.offsets,
             state,
-            rows,
-            tables.entropies_of(rows),
+            self.rows,
             entropies,
             surprises,
         )
