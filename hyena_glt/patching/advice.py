@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hyena_glt.config import DEFAULT_THRESHOLD, PatchingModeEnum
@@ -92,5 +89,4 @@ def _has_unsplit_row(rows: TokenRows, starts: Tensor) -> bool:
 
 def looks_like_dna(rows: TokenRows) -> bool:
     """True where nearly all of the first bytes of the first rows are nucleotides."""
-    tokens: NDArray[Any] = rows.tokens[:LOOK_AT_ROWS, :LOOK_AT_TOKENS].detach().cpu().numpy()
-    return bool(dna_share(tokens.astype(np.int64)) >= DNA_SHARE)
+    return dna_share(rows.tokens[:LOOK_AT_ROWS, :LOOK_AT_TOKENS].cpu().numpy()) >= DNA_SHARE

@@ -44,7 +44,8 @@ def close_starts(request: StartRequest, starts: Tensor, forced: Bools | None, kn
     if args.patching_mode is PatchingModeEnum.byte and shortest == 1:
         return RowPatches(np.ones(int(row_ends.sum()), np.int64), row_ends)
     edges = no_columns(row_ends.size) if forced is None else np.pad(forced, ((0, 0), (0, num_next)))
-    return close_rows(starts.cpu().numpy(), edges, row_ends, shortest, cap or kernels.NO_CAP, known)
+    marks = np.ascontiguousarray(starts.cpu().numpy())
+    return close_rows(marks, edges, row_ends, shortest, cap or kernels.NO_CAP, known)
 
 
 def no_columns(batch: int) -> Bools:

@@ -230,16 +230,11 @@ class Scanner:
     def _close(self, starts: Bools, forced: Bools | None, shift: int) -> Lengths:
         first, shortest, cap = self._seen + shift, self.rule.shortest, self.rule.cap
         room = int(np.count_nonzero(starts)) + (first + starts.size - self._last_start) // cap
-        if forced is None:
-            lengths = np.empty(room, np.int64)
-            closed = kernels.close_patches(starts, first, self._last_start, shortest, cap, lengths)
-        else:
-            edges = np.ascontiguousarray(forced)
-            lengths = np.empty(room + int(np.count_nonzero(edges)), np.int64)
-            closed = kernels.close_forced_patches(
-                starts, edges, first, self._last_start, shortest, cap, lengths, NO_BOOLS
-            )
-        count, self._last_start = closed
+        edges = NO_BOOLS if forced is None else np.ascontiguousarray(forced)
+        lengths = np.empty(room + int(np.count_nonzero(edges)), np.int64)
+        count, self._last_start = kernels.close_patches(
+            starts, edges, first, self._last_start, shortest, cap, lengths, NO_BOOLS
+        )
         self._seen += starts.size
         return lengths[:count]
 

@@ -29,11 +29,11 @@ def trailing_zeros(typing_context, word):
 
 @njit(cache=True, nogil=True)
 def has_negative(tokens):
-    """True when a number of a matrix is below 0."""
+    """True when a number of an int64 matrix is below 0."""
     bits = np.int64(0)
     for row in range(tokens.shape[0]):
         for i in range(tokens.shape[1]):
-            bits |= np.int64(tokens[row, i])
+            bits |= tokens[row, i]
     return bits < 0
 
 
@@ -197,7 +197,7 @@ def look_up(tokens, classes, kinds):
     """`kinds[i]` is the class of `tokens[i]`; tokens past the table have the class of its last entry."""
     last = classes.size - 1
     for i in range(tokens.size):
-        kinds[i] = classes[min(np.int64(tokens[i]), last)]
+        kinds[i] = classes[min(tokens[i], last)]
 
 
 @njit(cache=True, nogil=True)
@@ -244,8 +244,8 @@ def cut_open_patch(last_start, token, cap, lengths, count):
 
 
 @njit(cache=True, nogil=True)
-def close_patches(starts, first_token, last_start, shortest, cap, lengths):
-    """Write the lengths of the patches that end before the tokens `first_token ...`.
+def close_run(starts, first_token, last_start, shortest, cap, lengths):
+    """Write the lengths of the patches that end before the tokens `first_token ...`, where no start is forced.
 
     A start is ignored while the open patch is shorter than `shortest`; a patch that reaches `cap` is cut.
 
@@ -278,11 +278,11 @@ def close_patches(starts, first_token, last_start, shortest, cap, lengths):
 
 
 @njit(cache=True, nogil=True)
-def close_forced_patches(starts, forced, first_token, last_start, shortest, cap, lengths, known):
-    """As `close_patches`, with starts that win over `shortest`.
+def close_patches(starts, forced, first_token, last_start, shortest, cap, lengths, known):
+    """As `close_run`, with starts that win over `shortest`.
 
-    `known[i]` becomes False where only `forced[i]` makes token `first_token + i` a start; `known` may be
-    empty.
+    `forced` and `known` are like `starts` or empty. `known[i]` becomes False where only `forced[i]` makes token
+    `first_token + i` a start.
     """
     count = 0
     position = 0
@@ -290,7 +290,7 @@ def close_forced_patches(starts, forced, first_token, last_start, shortest, cap,
     while position < starts.size:
         edge = next_set(edges, position, starts.size)
         before, here = starts[position:edge], lengths[count:]
-        more, last_start = close_patches(before, first_token + position, last_start, shortest, cap, here)
+        more, last_start = close_run(before, first_token + position, last_start, shortest, cap, here)
         count += more
         length = first_token + edge - last_start
         if edge < starts.size and length > 0:
@@ -316,14 +316,9 @@ def close_rows(starts, forced, row_ends, shortest, cap, lengths, counts, known):
         counts[row] = 0
         if num_tokens > 0:
             here = lengths[total:]
-            marks = starts[row, :num_tokens]
-            if forced.shape[1]:
-                edges = forced[row, :num_tokens]
-                count, last_start = close_forced_patches(
-                    marks, edges, 0, 0, shortest, cap, here, known[row, : min(num_tokens, known.shape[1])]
-                )
-            else:
-                count, last_start = close_patches(marks, 0, 0, shortest, cap, here)
+            edges = forced[row, : min(num_tokens, forced.shape[1])]
+            seen_before = known[row, : min(num_tokens, known.shape[1])]
+            count, last_start = close_patches(starts[row, :num_tokens], edges, 0, 0, shortest, cap, here, seen_before)
             here[count] = num_tokens - last_start
             counts[row] = count + 1
             total += count + 1
@@ -370,13 +365,9 @@ def count_rows(scores, forced, row_ends, threshold, rise, by_rise, always, never
                 never,
                 marks,
             )
-            if forced.size:
-                edges[: stop - first] = forced[first + 1 : stop + 1]
-                count, last_start = close_forced_patches(
-                    marks, edges[: stop - first], first + 1, last_start, shortest, cap, lengths, nothing
-                )
-            else:
-                count, last_start = close_patches(marks, first + 1, last_start, shortest, cap, lengths)
+            here = edges[: stop - first] if forced.size else nothing
+            here[:] = forced[first + 1 : stop + 1] if forced.size else nothing
+            count, last_start = close_patches(marks, here, first + 1, last_start, shortest, cap, lengths, nothing)
             total += count
         total += row_end > row_start
         row_start = row_end

@@ -185,8 +185,7 @@ def _score_row(source: Any, tokens: NDArray[Any]) -> tuple[NDArray[np.float32], 
 
 def _scores_from_logits(model: Any, rows: TokenRows, args: PatcherArgs) -> Tensor:
     device = model_device(model, args.patching_device)
-    tokens = rows.tokens.to(torch.int64)
-    return calculate_entropies(tokens, model, args.patching_batch_size, device)
+    return calculate_entropies(rows.tokens, model, args.patching_batch_size, device)
 
 
 def model_device(model: Any, patching_device: str) -> torch.device | None:
