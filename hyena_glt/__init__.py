@@ -1,7 +1,7 @@
 """Hyena-GLT: genomes byte by byte, at the cost of patches.
 
-    bytes -> tokens -> entropies -> patch starts -> patch lengths -> positions
-          -> local encoder -> Hyena trunk -> bridge -> outputs -> analysis -> CLI
+bytes -> tokens -> entropies -> patch starts -> patch lengths -> positions
+      -> local encoder -> Hyena trunk -> bridge -> outputs -> analysis -> CLI
 """
 
 from hyena_glt.__about__ import __version__
