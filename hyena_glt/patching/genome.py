@@ -273,7 +273,7 @@ def _patch_means(surprises, lengths, open_patch, means):
         for j in range(at, stop):
             total += surprises[j]
         means[i] = total / lengths[i]
-        at, total, count = stop, 0.0, 0
+        at, total, count = stop, 0.0, np.int64(0)
     for j in range(at, surprises.size):
         total += surprises[j]
     open_patch[0], open_patch[1] = total, count + surprises.size - at
