@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hyena_glt.cli.runtime import note, prefetched, progress
 from hyena_glt.cli.source import GenomeSource, counted
 from hyena_glt.errors import DataError, UsageError
+from hyena_glt.sequences.regions import check_regions
 
 if TYPE_CHECKING:
     from hyena_glt.entropies.markov import MarkovEntropy
@@ -177,7 +178,9 @@ def _survey(source: GenomeSource, options: PatchOptions, model: MarkovEntropy | 
 
     with progress("fitting" if model is None else "reading") as advance:
         blocks = prefetched(counted(source.all_blocks(), advance), options.threads)
-        return survey_genome(blocks, source.alphabet, model=model, order=options.order)
+        survey = survey_genome(blocks, source.alphabet, model=model, order=options.order)
+    check_regions(source.regions, survey.contig_lengths, source.name)
+    return survey
 
 
 def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: GenomeSource) -> PatcherArgs:

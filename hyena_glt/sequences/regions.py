@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
 from hyena_glt.errors import RegionError
@@ -12,6 +12,7 @@ from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.fasta import read_blocks
 from hyena_glt.sequences.indexed_fasta import IndexedFasta
 from hyena_glt.sequences.intervals import Interval, parse_region, read_bed
+from hyena_glt.sequences.quoting import quoted
 from hyena_glt.sequences.records import Block
 
 Region = tuple[str, int, int | None]  # contig, 0-based start, end or None for the end of the contig
@@ -55,6 +56,20 @@ def region_blocks(
     return _cut_blocks(read_blocks(path, alphabet=alphabet, degap=degap), regions, os.fspath(path))
 
 
+def check_regions(regions: Iterable[Region], lengths: Mapping[str, int], path: str) -> None:
+    """Refuse regions that do not lie on a contig.
+
+    Raises:
+        RegionError: An unknown contig, or a region past the end of its contig.
+    """
+    for region in regions:
+        contig, start, end = region
+        if contig not in lengths:
+            raise RegionError(f"no contig named {quoted(contig)}", path=path)
+        if start >= lengths[contig] or (end or 0) > lengths[contig]:
+            raise _past_the_end(region, lengths[contig], path)
+
+
 def has_fresh_index(path: str | os.PathLike[str]) -> bool:
     """Whether a `.fai` no older than the file lies beside it."""
     file, index = Path(path), Path(f"{os.fspath(path)}.fai")
@@ -84,10 +99,9 @@ def _cut_blocks(blocks: Iterable[Block], regions: Sequence[Region], path: str) -
         waiting = by_contig.get(block.name, [])
         yield from _cut_block(block, waiting)
         if block.last:
-            _check_ends(block, waiting, path)
+            check_regions(waiting, {block.name: block.start + len(block.sequence)}, path)
             by_contig.pop(block.name, None)
-    if by_contig:
-        raise RegionError(f"no contig named {next(iter(by_contig))!r}", path=path)
+    check_regions(chain(*by_contig.values()), {}, path)
 
 
 def _cut_block(block: Block, regions: Iterable[Region]) -> Iterator[Block]:
@@ -99,13 +113,6 @@ def _cut_block(block: Block, regions: Iterable[Region]) -> Iterator[Block]:
         piece = block.sequence[first - block.start : behind - block.start]
         is_last = block.last if stop is None else behind == stop
         yield Block(block.name, block.description, first, piece, is_last, block.line)
-
-
-def _check_ends(block: Block, regions: Iterable[Region], path: str) -> None:
-    length = block.start + len(block.sequence)
-    for region in regions:
-        if region[1] >= length or (region[2] or 0) > length:
-            raise _past_the_end(region, length, path)
 
 
 def _past_the_end(region: Region, length: int, path: str | os.PathLike[str]) -> RegionError:
