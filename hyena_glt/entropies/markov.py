@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -357,15 +357,16 @@ def _model_from_counts(
     """Choose the concentrations from the lowest order up and fill the tables."""
     bits = alphabet.bits
     rows = tables.empty_rows(order, bits)
-    lower = _uniform(alphabet)
-    lower_left_out = lower
-    concentrations, loss, occurrences = [], 0.0, 1.0
-    for j, block in _orders(counts, order, bits):
-        concentration = best_concentration(block, lower_left_out)
-        loss, occurrences = tables.leave_one_out_loss(block, lower_left_out, concentration, 1)
-        concentrations.append(concentration)
-        lower_left_out = _interpolate(block, lower_left_out, concentration, left_out=1.0)
-        lower = _interpolate(block, lower, concentration, left_out=0.0)
+    lower = lower_left_out = _uniform(alphabet)
+    concentrations = []
+    for j in range(order + 1):
+        block = tables.order_block(counts, j, bits)
+        concentrations.append(best_concentration(block, lower_left_out))
+        if j == order:
+            loss, occurrences = tables.leave_one_out_loss(block, lower_left_out, concentrations[-1], 1)
+        else:
+            lower_left_out = _interpolate(block, lower_left_out, concentrations[-1], left_out=1.0)
+        lower = _interpolate(block, lower, concentrations[-1], left_out=0.0)
         start = tables.context_offset(j, bits)
         own_rows = rows[start : start + len(lower)]
         tables.fill_rows(lower, own_rows, tables.entropies_of(own_rows))
@@ -378,11 +379,6 @@ def _model_from_counts(
         held_out_bits=loss / max(occurrences, 1.0) / LN2,
         counts_sha256=counts_sha256,
     )
-
-
-def _orders(counts: np.ndarray, order: int, bits: int) -> Iterator[tuple[int, np.ndarray]]:
-    for j in range(order + 1):
-        yield j, tables.order_block(counts, j, bits)
 
 
 def _uniform(alphabet: Alphabet) -> np.ndarray:
