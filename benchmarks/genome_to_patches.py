@@ -29,7 +29,6 @@ from hyena_glt.entropies.markov import MarkovFitter
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.genome import patch_blocks, score_blocks, survey_genome
 from hyena_glt.patching.scan import Scanner, ScanRule
-from hyena_glt.patching.threshold_search import calibrate_rule
 from hyena_glt.sequences.alphabets import DNA
 from hyena_glt.sequences.atomic import atomic_write
 from hyena_glt.sequences.fasta import read_blocks, read_records
@@ -80,7 +79,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
     model = survey.model
     assert model is not None
     rule = ScanRule("threshold", threshold=0.0)
-    found = calibrate_rule(*survey.sample_scores(), rule=rule, target_mean_length=16)
+    found = survey.calibrate(rule, 16)
     args = PatcherArgs(threshold=found.threshold)
     scored = [part.scores for part in score_blocks(blocks, DNA, model)]
     patched = list(patch_blocks(blocks, DNA, model, args))
@@ -106,7 +105,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
         "read and check": lambda: sum(len(block.sequence) for block in read_blocks(path)),
         "code": lambda: [DNA.encode(block.sequence) for block in blocks],
         f"fit (order {model.order})": fit,
-        "calibrate": lambda: calibrate_rule(*survey.sample_scores(), rule=rule, target_mean_length=16),
+        "calibrate": lambda: survey.calibrate(rule, 16),
         "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model)),
         "scan": scan,
         "read, score, scan": lambda: sum(p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args)),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hyena_glt.cli.outputs import write_json
 from hyena_glt.cli.plan import PatchPlan
 from hyena_glt.cli.runtime import prefetched, progress
@@ -31,6 +33,8 @@ class ContigStats:
     start: int  # 0-based
     bases: int = 0
     patches: int = 0
+    ambiguous_bases: int = 0  # N and other ambiguity symbols
+    ambiguous_patches: int = 0  # their runs
     max_length: int = 0
     seconds: float = 0.0
 
@@ -38,8 +42,16 @@ class ContigStats:
         """Count what another part has."""
         self.bases += other.bases
         self.patches += other.patches
+        self.ambiguous_bases += other.ambiguous_bases
+        self.ambiguous_patches += other.ambiguous_patches
         self.max_length = max(self.max_length, other.max_length)
         self.seconds += other.seconds
+
+    @property
+    def mean_called_length(self) -> float:
+        """Bases per patch without the runs of ambiguity symbols; what calibration aims at."""
+        patches = self.patches - self.ambiguous_patches
+        return (self.bases - self.ambiguous_bases) / patches if patches else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of `stats.json`."""
@@ -48,6 +60,9 @@ class ContigStats:
             "patches": self.patches,
             "mean_length": self.bases / self.patches if self.patches else 0.0,
             "max_length": self.max_length,
+            "ambiguous_bases": self.ambiguous_bases,
+            "ambiguous_patches": self.ambiguous_patches,
+            "mean_called_length": self.mean_called_length,
             "seconds": self.seconds,
             "bases_per_second": self.bases / self.seconds if self.seconds else 0.0,
         }
@@ -99,8 +114,9 @@ class PatchRun:
         """One line for a person."""
         whole, plan = self.totals().as_dict(), self.plan
         rule = f"mode {plan.args.patching_mode}" if plan.threshold is None else f"threshold {plan.threshold:.8g} nats"
+        runs = f" ({whole['mean_called_length']:.2f} without runs of N)" if whole["ambiguous_bases"] else ""
         return (
-            f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}, "
+            f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}{runs}, "
             f"{rule}, {plan.model.name} order {plan.model.order} "
             f"({plan.model.held_out_bits:.4f} bits per base held out)"
         )
@@ -136,9 +152,16 @@ class PatchRun:
 
 
 def _block_stats(patched: PatchedBlock, seconds: float) -> ContigStats:
-    longest = int(patched.lengths.max(initial=0))
-    block = patched.block
-    return ContigStats(block.name, block.start, len(block.sequence), patched.lengths.size, longest, seconds)
+    return ContigStats(
+        name=patched.block.name,
+        start=patched.block.start,
+        bases=len(patched.block.sequence),
+        patches=patched.lengths.size,
+        ambiguous_bases=int(np.count_nonzero(patched.ambiguous)),
+        ambiguous_patches=patched.ambiguous_patches,
+        max_length=int(patched.lengths.max(initial=0)),
+        seconds=seconds,
+    )
 
 
 def _write_block(patched: PatchedBlock, patches: PatchWriter, values: ValueWriter | None) -> None:

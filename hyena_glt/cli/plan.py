@@ -187,10 +187,8 @@ def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: 
     """The options with the threshold for the wanted mean length, or the nearest that this input allows."""
     from hyena_glt.patching.args import CalibrationRecord
     from hyena_glt.patching.genome import scan_rule
-    from hyena_glt.patching.threshold_search import calibrate_rule
 
-    scores, forced = survey.sample_scores()
-    found = calibrate_rule(scores, forced, rule=scan_rule(args), target_mean_length=target)
+    found = survey.calibrate(scan_rule(args), target)
     if abs(found.mean_length - target) > TOLERANCE * target:
         note(
             f"a mean patch length of {target:g} is out of reach with this input; the nearest is {found.mean_length:.2f}"
@@ -198,7 +196,7 @@ def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: 
     record = CalibrationRecord(
         target_mean_length=target,
         mean_length=found.mean_length,
-        num_tokens=sum(map(len, scores)),
+        num_tokens=sum(map(len, survey.sample)),
         data_sha256=source.sha256 or "",
         entropy_model=survey.model.name if survey.model else None,
     )

@@ -10,7 +10,7 @@ sequence with the same model and rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numba import njit
@@ -20,6 +20,7 @@ from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter, Scores
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.scan import ScanMode, Scanner, ScanRule
+from hyena_glt.patching.threshold_search import Calibrated, calibrate_rule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
@@ -71,6 +72,7 @@ class PatchedBlock(ScoredBlock):
     patch_start: int  # 0-based start on the contig of the first completed patch
     lengths: np.ndarray  # (patches,) int64
     mean_surprises: np.ndarray  # (patches,) float64 nats per base
+    ambiguous_patches: int  # those of the completed patches that are runs of ambiguity symbols
 
 
 @dataclass(slots=True)
@@ -81,6 +83,25 @@ class GenomeSurvey:
     symbols: int = 0  # letters and ambiguity symbols
     sample: list[np.ndarray] = field(default_factory=list)  # stretches of codes, (length,) uint8 each
     model: MarkovEntropy | None = None
+
+    def calibrate(self, rule: ScanRule, target_mean_length: float) -> Calibrated:
+        """The threshold for a mean patch length of the *letters*: runs of ambiguity symbols do not count.
+
+        Args:
+            rule: Mode threshold, monotone or dual; its threshold is replaced.
+            target_mean_length: Letters per patch.
+
+        Returns:
+            As `calibrate_rule`; `mean_length` is that of the letters.
+        """
+        assert self.model is not None
+        scores, forced = self.sample_scores()
+        ambiguous = [codes >= self.model.alphabet.size for codes in self.sample]
+        symbols, letters = sum(map(len, ambiguous)), sum(int((~mask).sum()) for mask in ambiguous)
+        runs = sum(_count_runs(mask, rule.cap) for mask in ambiguous)
+        wanted = symbols / (letters / target_mean_length + runs)
+        found = calibrate_rule(scores, forced, rule=rule, target_mean_length=max(wanted, 1.0))
+        return replace(found, mean_length=letters / max(symbols / found.mean_length - runs, 1.0))
 
     def sample_scores(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Entropies and forced starts of the sample, each stretch scored by itself."""
@@ -110,7 +131,7 @@ def survey_genome(
         DataError: A model had to be fitted and the input holds no letter.
     """
     survey = GenomeSurvey()
-    sampler = Sampler()
+    sampler = Sampler(alphabet.size)
     fitter = MarkovFitter(alphabet.name, order) if model is None else None
     for block in blocks:
         codes = alphabet.encode(block.sequence)
@@ -128,22 +149,28 @@ def survey_genome(
 
 
 class Sampler:
-    """Keeps evenly spaced pieces of a stream of codes: everything of a small genome, a bounded part of a large one."""
+    """Keeps evenly spaced pieces of a stream of codes: everything of a small genome, a bounded part of a large one.
 
-    def __init__(self, limit: int = SAMPLE_SYMBOLS, piece: int = PIECE_SYMBOLS) -> None:
-        self._limit, self._piece = limit, piece
+    Pieces without a letter (long runs of N) are passed over: there is nothing to calibrate on in them.
+    """
+
+    def __init__(self, letters: int, limit: int = SAMPLE_SYMBOLS, piece: int = PIECE_SYMBOLS) -> None:
+        self._letters, self._limit, self._piece = letters, limit, piece
         self._every = 1  # of so many pieces one is kept
         self._next_piece = 0
-        self._pieces: list[tuple[int, int, np.ndarray]] = []  # (piece number, contig number, codes)
+        self._pieces: list[tuple[int, int, np.ndarray]] = []  # (piece number, stretch number, codes)
         self._contig = 0
         self._kept = 0
 
     def add(self, codes: np.ndarray, last: bool) -> None:
         """Take the next block of the current sequence; `last` ends the sequence."""
         for start in range(0, codes.size, self._piece):
+            piece = codes[start : start + self._piece]
+            if int(piece.min()) >= self._letters:
+                self._contig += 1  # what follows is no neighbour of what came before
+                continue
             if self._next_piece % self._every == 0:
-                piece = codes[start : start + self._piece].copy()
-                self._pieces.append((self._next_piece, self._contig, piece))
+                self._pieces.append((self._next_piece, self._contig, piece.copy()))
                 self._kept += piece.size
                 self._thin()
             self._next_piece += 1
@@ -166,6 +193,12 @@ class Sampler:
             self._every *= 2
             self._pieces = [piece for piece in self._pieces if piece[0] % self._every == 0]
             self._kept = sum(codes.size for _, _, codes in self._pieces)
+
+
+def _count_runs(mask: np.ndarray, cap: int) -> int:
+    """Patches that the runs of True make, none longer than `cap`."""
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+    return int(-(-(edges[1::2] - edges[::2]) // cap).sum())
 
 
 def score_blocks(
@@ -222,7 +255,7 @@ class _Contig:
         self._position = start
         self._scanner = Scanner(rule)
         self._space = space
-        self._open = np.zeros(2)  # sum and number of the surprises of the open patch
+        self._open = np.zeros(3)  # of the open patch: sum and number of the surprises, 1 for a run of N
 
     def feed(self, scored: ScoredBlock) -> PatchedBlock:
         block, scores = scored.block, scored.scores
@@ -231,10 +264,10 @@ class _Contig:
         if block.last:
             lengths = np.concatenate([lengths, self._scanner.finish()])
         means = np.empty(lengths.size)
-        _patch_means(scores.surprises, lengths, self._open, means)
+        runs = _patch_means(scores.surprises, scored.ambiguous, lengths, self._open, means)
         start = self._position
         self._position += int(lengths.sum())
-        return PatchedBlock(block, scores, scored.ambiguous, start, lengths, means)
+        return PatchedBlock(block, scores, scored.ambiguous, start, lengths, means, runs)
 
 
 class SpaceStarts:
@@ -264,16 +297,25 @@ class SpaceStarts:
 
 
 @njit(cache=True, nogil=True)
-def _patch_means(surprises, lengths, open_patch, means):
-    """Mean surprise of each completed patch; what belongs to the open one is kept in `open_patch`."""
-    at = 0
-    total, count = open_patch[0], np.int64(open_patch[1])
+def _patch_means(surprises, ambiguous, lengths, open_patch, means):
+    """Mean surprise of each completed patch; what belongs to the open one is kept in `open_patch`.
+
+    Returns the number of completed patches that are runs of ambiguity symbols (a patch never mixes the two).
+    """
+    at, runs = 0, 0
+    total, count, is_run = open_patch[0], np.int64(open_patch[1]), open_patch[2] > 0
     for i in range(lengths.size):
+        if count == 0:
+            is_run = ambiguous[at]
         stop = at + lengths[i] - count
         for j in range(at, stop):
             total += surprises[j]
         means[i] = total / lengths[i]
+        runs += is_run
         at, total, count = stop, 0.0, np.int64(0)
+    if at < surprises.size and count == 0:
+        is_run = ambiguous[at]
     for j in range(at, surprises.size):
         total += surprises[j]
-    open_patch[0], open_patch[1] = total, count + surprises.size - at
+    open_patch[0], open_patch[1], open_patch[2] = total, count + surprises.size - at, is_run
+    return runs

@@ -115,7 +115,7 @@ def test_a_survey_fits_the_model_of_the_whole_genome():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 200), st.booleans()), min_size=1, max_size=30), st.integers(10, 300))
 def test_a_sample_is_bounded_and_made_of_the_input(sizes, limit):
-    sampler = Sampler(limit=limit, piece=10)
+    sampler = Sampler(4, limit=limit, piece=10)
     rng = np.random.default_rng(0)
     given_codes = []
     for size, last in sizes:
@@ -129,6 +129,32 @@ def test_a_sample_is_bounded_and_made_of_the_input(sizes, limit):
     assert all(piece.tobytes() in everything for piece in stretches)
     if sum(size for size, _ in sizes) <= limit:
         assert total == sum(size for size, _ in sizes)
+
+
+def test_calibration_does_not_count_runs_of_n():
+    text = generate_random_genomic_sequence(60_000, seed=6).encode()
+    gapped = text[:30_000] + b"N" * 500_000 + text[30_000:] + b"N" * 77
+    survey = survey_genome(blocks_of(gapped, list(range(50_000, 500_000, 50_000))), DNA)
+    for fields in ({}, {"max_patch_length": 40}):
+        args = PatcherArgs(threshold=0.0, **fields)
+        found = survey.calibrate(scan_rule(args), 10)
+        patched = list(
+            patch_blocks(blocks_of(gapped, [123]), DNA, survey.model, PatcherArgs(threshold=found.threshold, **fields))
+        )
+        patches = sum(part.lengths.size - part.ambiguous_patches for part in patched)
+        assert 60_000 / patches == pytest.approx(10, rel=0.02)
+        assert found.mean_length == pytest.approx(60_000 / patches, rel=0.02)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sequence=dna, cuts=st.lists(st.integers(1, 119), max_size=6), cap=st.sampled_from([None, 2, 5]))
+def test_patches_of_n_are_counted(sequence, cuts, cap):
+    args = PatcherArgs(threshold=1.385, max_patch_length=cap)
+    patched = list(patch_blocks(blocks_of(sequence, cuts), DNA, MODEL, args))
+    lengths = np.concatenate([part.lengths for part in patched])
+    starts = np.cumsum(lengths) - lengths
+    expected = sum(sequence[start : start + 1] == b"N" for start in starts.tolist())
+    assert sum(part.ambiguous_patches for part in patched) == expected
 
 
 def test_bytes_alphabet_has_no_forced_starts():
