@@ -113,7 +113,7 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
 
     Raises:
         UsageError: The saved patcher or model is for another alphabet.
-        DataError: The input is bad, or holds no letter to fit a model on.
+        DataError: The input is bad.
     """
     args, model = _saved(options)
     _check_alphabet(model, source)
@@ -188,6 +188,9 @@ def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: 
     from hyena_glt.patching.args import CalibrationRecord
     from hyena_glt.patching.genome import scan_rule
 
+    if not survey.sample:
+        note("no letter in the input, nothing to calibrate on")
+        return args
     found = survey.calibrate(scan_rule(args), target)
     if abs(found.mean_length - target) > TOLERANCE * target:
         note(

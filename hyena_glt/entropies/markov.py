@@ -141,6 +141,12 @@ class MarkovEntropy:
             fitter.end_sequence()
         return fitter.finish()
 
+    @classmethod
+    def uniform(cls, alphabet: str) -> MarkovEntropy:
+        """The model of someone who has seen nothing: every letter alike, whatever came before."""
+        letters = get_alphabet(alphabet)
+        return _model_from_counts(tables.empty_counts(0, letters.bits), 0, letters, 0, "")
+
     @property
     def is_causal(self) -> bool:
         """True: an entropy depends on the symbols up to its own only."""
@@ -319,13 +325,18 @@ class MarkovFitter:
         """The next block belongs to another sequence."""
         self._state[:] = 0
 
+    @property
+    def symbols(self) -> int:
+        """Letters counted so far."""
+        return int(self._counts.sum(dtype=np.int64))
+
     def finish(self) -> MarkovEntropy:
         """The model of everything counted.
 
         Raises:
             DataError: No letter of the alphabet was seen.
         """
-        symbols = int(self._counts.sum(dtype=np.int64))
+        symbols = self.symbols
         if not symbols:
             raise DataError(f"no letter of alphabet {self.alphabet.name} to fit an entropy model on")
         counts = self._counts
@@ -376,7 +387,7 @@ def _model_from_counts(
         rows=rows,
         concentrations=tuple(concentrations),
         symbols=symbols,
-        held_out_bits=loss / max(occurrences, 1.0) / LN2,
+        held_out_bits=loss / occurrences / LN2 if occurrences else math.log2(alphabet.size),
         counts_sha256=counts_sha256,
     )
 

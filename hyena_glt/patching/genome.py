@@ -127,8 +127,7 @@ def survey_genome(
         order: Context length of the fitted model; None chooses it.
         progress: Called with the number of symbols of each block.
 
-    Raises:
-        DataError: A model had to be fitted and the input holds no letter.
+    An input without a letter (all N) gets the uniform model and an empty sample.
     """
     survey = GenomeSurvey()
     sampler = Sampler(alphabet.size)
@@ -144,7 +143,9 @@ def survey_genome(
                 fitter.end_sequence()
         progress(codes.size)
     survey.sample = sampler.stretches()
-    survey.model = model if fitter is None else fitter.finish()
+    if fitter is not None:
+        model = fitter.finish() if fitter.symbols else MarkovEntropy.uniform(alphabet.name)
+    survey.model = model
     return survey
 
 
@@ -256,18 +257,42 @@ class _Contig:
         self._scanner = Scanner(rule)
         self._space = space
         self._open = np.zeros(3)  # of the open patch: sum and number of the surprises, 1 for a run of N
+        # Symbols of a run of N that the contig begins with; None once it is over, or where the rule cuts runs anyway.
+        self._leading = None if rule.mode in ("static", "byte") else 0
 
     def feed(self, scored: ScoredBlock) -> PatchedBlock:
         block, scores = scored.block, scored.scores
-        decisive = scores.entropies if self._space is None else self._space.feed(block.sequence)
-        lengths = self._scanner.feed(decisive, scores.forced_starts)
-        if block.last:
-            lengths = np.concatenate([lengths, self._scanner.finish()])
+        lengths = self._cut(scored)
         means = np.empty(lengths.size)
         runs = _patch_means(scores.surprises, scored.ambiguous, lengths, self._open, means)
         start = self._position
         self._position += int(lengths.sum())
         return PatchedBlock(block, scores, scored.ambiguous, start, lengths, means, runs)
+
+    def _cut(self, scored: ScoredBlock) -> np.ndarray:
+        """Lengths of the patches completed; a leading run of N is one patch, not cut after its first symbol."""
+        block, scores = scored.block, scored.scores
+        decisive = scores.entropies if self._space is None else self._space.feed(block.sequence)
+        begin, parts = 0, []
+        if self._leading is not None:
+            size = scored.ambiguous.size
+            begin = size if scored.ambiguous.all() else int(scored.ambiguous.argmin())
+            self._leading += begin
+            if begin == size and not block.last:
+                return np.zeros(0, dtype=np.int64)
+            parts.append(_cut_run(self._leading, self._scanner.rule.cap))
+            self._scanner.skip(self._leading)
+            self._leading = None
+        parts.append(self._scanner.feed(decisive[begin:], scores.forced_starts[begin:]))
+        if block.last:
+            parts.append(self._scanner.finish())
+        return np.concatenate(parts)
+
+
+def _cut_run(length: int, cap: int) -> np.ndarray:
+    """Patch lengths of one run of symbols that only the cap cuts."""
+    whole, rest = divmod(length, cap)
+    return np.array([cap] * whole + [rest] * (rest > 0), dtype=np.int64)
 
 
 class SpaceStarts:

@@ -164,6 +164,11 @@ class Scanner:
         self._origin = 0  # token at which the stride began
         self._previous = np.float32(0)  # score of token seen - 1
 
+    def skip(self, num_tokens: int) -> None:
+        """Pass over the first tokens of a sequence, which were cut elsewhere; the next token starts a patch."""
+        self._begin()
+        self._seen = self._last_start = self._origin = num_tokens
+
     def feed(self, scores: NDArray[Any], forced: Bools | None = None) -> Lengths:
         """Take the scores of the next tokens.
 

@@ -209,6 +209,18 @@ def test_bad_input_leaves_no_file(cli, tmp_path):
     assert cli("patch", bad, "-o", tmp_path / "p.bed", "--degap").code == 0
 
 
+def test_all_n_is_one_patch_and_finite_numbers(cli, bed, tmp_path):
+    fasta, stats = tmp_path / "n.fa", tmp_path / "s.json"
+    fasta.write_text(">gap\n" + "N" * 100 + "\n")
+    done = cli("patch", fasta, "-o", "-", "--stats", stats)
+    assert done.code == 0
+    assert "no letter" in done.err
+    assert [row[:5] for row in bed(done.out)] == [("gap", 0, 100, 0, 0)]
+    assert json.loads(stats.read_text())["mean_called_length"] == 0.0
+    assert cli("report", fasta, "-o", tmp_path / "r.html").code == 0
+    assert cli("entropy", fasta, "-o", tmp_path / "e.bw").code == 0
+
+
 def test_an_input_is_never_written_over(cli, genome):
     done = cli("patch", genome, "-o", genome, "-O", "bed", "--force")
     assert done.code == 2

@@ -47,6 +47,8 @@ def test_blocks_of_any_size_give_the_patches_of_the_patcher(fields, sequence, cu
     patched = list(patch_blocks(blocks_of(sequence, cuts, start=50), DNA, MODEL, args))
     lengths = np.concatenate([part.lengths for part in patched])
     assert lengths.sum() == len(sequence)
+    if sequence.startswith(b"NN"):
+        return  # the patcher keeps BLT's convention there: token 1 starts a patch
     if args.uses_scores or b"N" not in sequence:  # in other modes the patcher has no source, so nobody tells it of N
         assert lengths.tolist() == Patcher(args).patch([sequence])[0][0].tolist()
     starts = [part.patch_start for part in patched]
@@ -75,6 +77,24 @@ def test_runs_of_n_are_patches_of_their_own_under_every_rule(sequence):
         ends = np.cumsum(patched.lengths)
         for start, end in zip(ends - patched.lengths, ends, strict=True):
             assert ambiguous[start:end].all() or not ambiguous[start:end].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    run=st.integers(1, 30),
+    rest=st.text(alphabet="ACGT", max_size=30).map(str.encode),
+    cuts=st.lists(st.integers(1, 59), max_size=4),
+    cap=st.sampled_from([None, 4]),
+)
+def test_a_run_of_n_at_the_beginning_is_one_patch(run, rest, cuts, cap):
+    args = PatcherArgs(threshold=1.385, max_patch_length=cap)
+    sequence = b"N" * run + rest
+    lengths = np.concatenate([p.lengths for p in patch_blocks(blocks_of(sequence, cuts), DNA, MODEL, args)]).tolist()
+    expected = [run] if cap is None else [cap] * (run // cap) + [run % cap] * (run % cap > 0)
+    assert lengths[: len(expected)] == expected
+    assert sum(lengths) == len(sequence)
+    shorter = Patcher(args.model_copy(update={"entropy_model": MODEL})).patch([b"N" + rest])[0][0].tolist()
+    assert lengths[len(expected) :] == shorter[1:]
 
 
 def test_contigs_do_not_touch_each_other():

@@ -15,6 +15,7 @@ from hyena_glt.config import AdvancedPatcherConfig
 from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.patching import Patcher, PatcherArgs, Scanner, ScanRule, count_patches
 from hyena_glt.patching.scan import ScoreRows
+from hyena_glt.patching.scan_kernels import COUNT_BLOCK
 
 SCORE_MODES = ("threshold", "monotone", "dual")
 
@@ -209,6 +210,14 @@ def test_long_sequences_are_counted_in_blocks_without_a_seam(mode, longest):
         scanner = Scanner(rule)
         expected = scanner.feed(scores, edges).size + scanner.finish().size
         assert count_patches(scores, edges, rule) == expected
+
+
+@pytest.mark.parametrize("mode", ["monotone", "dual"])
+def test_a_rise_at_the_seam_of_two_blocks_is_counted(mode):
+    scores = np.zeros(4 * COUNT_BLOCK, np.float32)
+    scores[COUNT_BLOCK::COUNT_BLOCK] = 1.0
+    rule = ScanRule(mode, 0.5, 0.5 if mode == "dual" else None)
+    assert count_patches(scores, None, rule) == 3 + 3  # tokens 0, 1 and 2, and one after each seam
 
 
 def test_a_long_gap_is_cut_at_the_cap():
