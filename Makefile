@@ -37,6 +37,7 @@ format: $(STAMP)  ## rewrite with ruff
 
 bench: $(STAMP)  ## the benchmark tables and their JSON
 	$(BIN)/python benchmarks/genome_to_patches.py
+	$(BIN)/python benchmarks/network.py --preset small --lengths 8192
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from machine import machine
 
 from hyena_glt.entropies.markov import MarkovFitter
 from hyena_glt.patching.args import PatcherArgs
@@ -151,17 +150,6 @@ def run_command(path: Path) -> float:
     words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", "1", "--force"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return timed(lambda: subprocess.run(words, check=True, capture_output=True, env=environment))
-
-
-def machine() -> str:
-    """Processor, cores, Python and numpy."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
 
 
 def as_table(result: dict[str, Any]) -> str:

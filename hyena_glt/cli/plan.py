@@ -117,6 +117,8 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
     """
     args, model = _saved(options)
     _check_alphabet(model, source)
+    if options.mode == "space" and source.alphabet.name != "bytes":
+        note(f"--mode space cuts after separators, and {source.alphabet.name} has none: expect one long patch")
     calibrates = args is None and options.mode == "entropy" and options.threshold is None
     seen = None
     if survey or model is None or calibrates:

@@ -19,41 +19,26 @@ from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter, Scores
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching.args import PatcherArgs
-from hyena_glt.patching.scan import ScanMode, Scanner, ScanRule
+from hyena_glt.patching.scan import Scanner, ScanRule
 from hyena_glt.patching.threshold_search import Calibrated, calibrate_rule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
+GENOME_MODES = (PatchingModeEnum.entropy, PatchingModeEnum.static, PatchingModeEnum.byte, PatchingModeEnum.space)
 SAMPLE_SYMBOLS = 1 << 23  # symbols kept for calibration, at most
 PIECE_SYMBOLS = 1 << 16  # of this size are the pieces that a larger genome is sampled in
 
 
 def scan_rule(args: PatcherArgs) -> ScanRule:
-    """The rule of a patcher as one pass over a stream takes it.
+    """The rule of a patcher as one pass over a genome takes it.
 
     Raises:
-        ConfigError: Top-k, overlap, or a mode whose boundaries are not decided by the bytes before them.
+        ConfigError: Top-k, overlap, or a mode whose starts come from elsewhere (BPE, an external track).
     """
-    lengths = {"min_patch_length": args.min_patch_length, "max_patch_length": args.max_patch_length}
-    if args.overlap:
-        raise ConfigError(f"overlap: expected 0 for a stream, got {args.overlap}; patches of a stream never overlap")
-    match args.patching_mode:
-        case PatchingModeEnum.static:
-            return ScanRule("static", patch_size=args.static_patch_size, **lengths)
-        case PatchingModeEnum.byte:
-            return ScanRule("byte", **lengths)
-        case PatchingModeEnum.space:
-            return ScanRule("mask", **lengths)
-        case PatchingModeEnum.entropy if args.threshold is not None:
-            if args.monotonicity:
-                return ScanRule("monotone", threshold=args.threshold, **lengths)
-            rise = args.threshold_add
-            mode: ScanMode = "threshold" if rise is None else "dual"
-            return ScanRule(mode, threshold=args.threshold, threshold_add=rise, **lengths)
-        case mode_name:
-            raise ConfigError(
-                f"patching_mode: expected entropy with a threshold, static, byte or space for a stream, got {mode_name}"
-            )
+    if args.patching_mode not in GENOME_MODES:
+        known = ", ".join(GENOME_MODES)
+        raise ConfigError(f"patching_mode: expected one of {known} for a stream of blocks, got {args.patching_mode}")
+    return ScanRule.from_args(args)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,10 @@ def test_every_rule_tiles_the_genome_and_keeps_its_limits(cli, genome, bed, opti
         assert max(end - start for _, start, end, _, _ in rows) <= cap
 
 
+def test_space_mode_on_bases_is_questioned(cli, genome):
+    assert "cuts after separators" in cli("patch", genome, "--mode", "space", "-o", "-").err
+
+
 def test_the_command_line_and_the_patcher_agree(cli, genome, bed, tmp_path):
     saved = tmp_path / "patcher.json"
     assert cli("calibrate", genome, "--target-length", "8", "-o", saved).code == 0

@@ -115,7 +115,7 @@ def test_contigs_do_not_touch_each_other():
     ],
 )
 def test_rules_that_need_more_than_the_past_are_refused(fields):
-    with pytest.raises(ConfigError, match="stream"):
+    with pytest.raises(ConfigError, match=r"stream|scan|whole sequence"):
         scan_rule(PatcherArgs(**fields))
 
 
