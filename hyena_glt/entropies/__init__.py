@@ -10,9 +10,9 @@ _MODULES = {
     "MarkovEntropy": ".markov",
     "MarkovFitter": ".markov",
     "MarkovStream": ".markov",
-    "Scores": ".markov",
+    "Scores": ".symbols",
     "calculate_entropies": ".shannon",
-    "default_order": ".markov",
+    "default_order": ".fitting",
     "entropy": ".shannon",
     "entropy_reference": ".shannon",
 }

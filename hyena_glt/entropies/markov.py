@@ -3,17 +3,13 @@
 Sits between tokens and patch starts: symbol codes in, one entropy per symbol out. The tables are exact, so the
 same model gives the same bits whatever the batch, the chunking or the number of threads.
 
-The estimate is interpolated back-off with one concentration per order (MacKay and Peto, "A hierarchical
-Dirichlet language model", 1995). Concentrations minimise the leave-one-out loss, in which every occurrence is
-predicted from all the others, so no part of the input has to be set aside. For DNA and RNA the counts of both
-strands are pooled.
+For DNA and RNA the counts of both strands are pooled; `fitting.py` turns counts into predictions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,73 +18,12 @@ from typing import Any
 import numpy as np
 
 from hyena_glt.entropies import context_tables as tables
-from hyena_glt.errors import ConfigError, DataError, ModelFileError
+from hyena_glt.entropies.fitting import HIGHEST_ORDER, LN2, check_order, default_order, fit_tables
+from hyena_glt.entropies.symbols import Scores, ambiguity_edges, symbol_codes
+from hyena_glt.errors import DataError, ModelFileError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 
 FORMAT = "hyena-glt/markov/1"
-HIGHEST_ORDER = {"dna": 10, "rna": 10, "protein": 3, "bytes": 2}
-LOWEST_ORDER = {"dna": 2, "rna": 2, "protein": 1, "bytes": 1}
-TABLE_BITS = 26  # a table has at most 2 ** 26 cells: 256 MiB of counts
-SEARCH_CONTEXTS = 1 << 15  # contexts that the search for a concentration looks at, about
-CONCENTRATIONS = (0.05, 20_000.0)
-LN2 = math.log(2.0)
-
-
-def default_order(symbols: int, alphabet: Alphabet) -> int:
-    """Order for an input of that many symbols: `floor(log(symbols)) - 1` in the alphabet's base, clamped."""
-    if alphabet.name == "bytes":
-        fitting = int(math.log2(max(symbols, 1))) // 8 - 1
-    else:
-        fitting = math.floor(math.log(max(symbols, 1)) / math.log(alphabet.size) + 1e-9) - 1
-    return min(max(fitting, LOWEST_ORDER[alphabet.name]), HIGHEST_ORDER[alphabet.name])
-
-
-def check_order(order: int, alphabet: Alphabet) -> int:
-    """The order itself, if its table can be held.
-
-    Raises:
-        ConfigError: Not an integer, negative, or a table of more than `2 ** TABLE_BITS` cells.
-    """
-    highest = TABLE_BITS // alphabet.bits - 1
-    if isinstance(order, bool) or not isinstance(order, int) or not 0 <= order <= highest:
-        raise ConfigError(f"order: expected an integer in [0, {highest}] for alphabet {alphabet.name}, got {order!r}")
-    return order
-
-
-def symbol_codes(sequence: Any, alphabet: Alphabet) -> np.ndarray:
-    """Symbol codes of a string, bytes, or byte tokens (`byte + 4`), `(length,)` uint8.
-
-    Whatever is no letter of the alphabet counts as an ambiguity symbol here; readers are the ones that refuse.
-
-    Raises:
-        DataError: Neither text nor a 1-D array of integers.
-    """
-    if isinstance(sequence, str):
-        sequence = sequence.encode("utf-8")
-    if isinstance(sequence, bytes | bytearray | memoryview):
-        return np.frombuffer(bytes(sequence).translate(alphabet.code_table), dtype=np.uint8)
-    values = np.asarray(sequence)
-    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or values.size == 0):
-        raise DataError(
-            f"sequence: expected str, bytes or 1-D integer tokens, got {values.dtype} of shape {values.shape}"
-        )
-    return token_code_table(alphabet)[np.clip(values, -1, 260).astype(np.int64) + 1]
-
-
-def token_code_table(alphabet: Alphabet) -> np.ndarray:
-    """Codes of the tokens -1 (PAD), 0..3 (special), 4..259 (bytes) and anything above, `(262,)` uint8."""
-    by_byte = np.frombuffer(alphabet.code_table, dtype=np.uint8)
-    outside = np.uint8(0 if alphabet.size > 255 else 255)
-    return np.concatenate([np.full(5, outside), by_byte, [outside]]).astype(np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What the model says of one block of symbols."""
-
-    entropies: np.ndarray  # (length,) float32 nats, of the prediction made after each symbol
-    surprises: np.ndarray  # (length,) float32 nats, -ln p of each symbol before it was seen
-    forced_starts: np.ndarray  # (length,) bool, True at both edges of a run of ambiguity symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +80,7 @@ class MarkovEntropy:
     def uniform(cls, alphabet: str) -> MarkovEntropy:
         """The model of someone who has seen nothing: every letter alike, whatever came before."""
         letters = get_alphabet(alphabet)
-        return _model_from_counts(tables.empty_counts(0, letters.bits), 0, letters, 0, "")
+        return _from_counts(tables.empty_counts(0, letters.bits), 0, letters, symbols=0)
 
     @property
     def is_causal(self) -> bool:
@@ -345,90 +280,20 @@ class MarkovFitter:
             counts = tables.pool_strands(counts, self._counted_order)
         order = default_order(symbols, self.alphabet) if self.order is None else self.order
         counts = counts[: tables.context_offset(order + 1, self.alphabet.bits) << self.alphabet.bits]
-        digest = hashlib.sha256(counts.data).hexdigest()
-        return _model_from_counts(counts, order, self.alphabet, symbols, digest)
+        return _from_counts(counts, order, self.alphabet, symbols)
 
 
-def ambiguity_edges(codes: np.ndarray, letters: int) -> np.ndarray:
-    """True where a run of ambiguity symbols begins or has just ended, `(length,)` bool; never at the first symbol.
-
-    Args:
-        codes: `(length,)` uint8 symbol codes.
-        letters: Size of the alphabet; codes at or above it are ambiguity symbols.
-    """
-    edges = np.zeros(codes.size, dtype=bool)
-    ambiguous = codes >= letters
-    np.not_equal(ambiguous[1:], ambiguous[:-1], out=edges[1:])
-    return edges
-
-
-def _model_from_counts(
-    counts: np.ndarray, order: int, alphabet: Alphabet, symbols: int, counts_sha256: str
-) -> MarkovEntropy:
-    """Choose the concentrations from the lowest order up and fill the tables."""
-    bits = alphabet.bits
-    rows = tables.empty_rows(order, bits)
-    lower = lower_left_out = _uniform(alphabet)
-    concentrations = []
-    for j in range(order + 1):
-        block = tables.order_block(counts, j, bits)
-        concentrations.append(best_concentration(block, lower_left_out))
-        if j == order:
-            loss, occurrences = tables.leave_one_out_loss(block, lower_left_out, concentrations[-1], 1)
-        else:
-            lower_left_out = _interpolate(block, lower_left_out, concentrations[-1], left_out=1.0)
-        lower = _interpolate(block, lower, concentrations[-1], left_out=0.0)
-        start = tables.context_offset(j, bits)
-        own_rows = rows[start : start + len(lower)]
-        tables.fill_rows(lower, own_rows, tables.entropies_of(own_rows))
+def _from_counts(counts: np.ndarray, order: int, alphabet: Alphabet, symbols: int) -> MarkovEntropy:
+    fitted = fit_tables(counts, order, alphabet)
     return MarkovEntropy(
         alphabet=alphabet,
         order=order,
-        rows=rows,
-        concentrations=tuple(concentrations),
+        rows=fitted.rows,
+        concentrations=fitted.concentrations,
         symbols=symbols,
-        held_out_bits=loss / occurrences / LN2 if occurrences else math.log2(alphabet.size),
-        counts_sha256=counts_sha256,
+        held_out_bits=fitted.held_out_bits,
+        counts_sha256=hashlib.sha256(counts.data).hexdigest(),
     )
-
-
-def _uniform(alphabet: Alphabet) -> np.ndarray:
-    """The prediction of order -1: every letter alike, `(1, 2 ** bits)` float64."""
-    base = np.zeros((1, 1 << alphabet.bits))
-    base[0, : alphabet.size] = 1.0 / alphabet.size
-    return base
-
-
-def _interpolate(counts: np.ndarray, lower: np.ndarray, concentration: float, left_out: float) -> np.ndarray:
-    probabilities = np.empty(counts.shape, dtype=np.float64)
-    tables.backed_off(counts, lower, concentration, left_out, probabilities)
-    return probabilities
-
-
-def best_concentration(counts: np.ndarray, lower: np.ndarray) -> float:
-    """The concentration of least leave-one-out loss, by golden-section search on its logarithm.
-
-    Looks at about `SEARCH_CONTEXTS` contexts. The stride is odd, so that the sample favours no symbol.
-    """
-    stride = max(1, len(counts) // SEARCH_CONTEXTS) | 1
-
-    def loss(log_concentration: float) -> float:
-        return tables.leave_one_out_loss(counts, lower, math.exp(log_concentration), stride)[0]
-
-    low, high = (math.log(value) for value in CONCENTRATIONS)
-    ratio = (math.sqrt(5.0) - 1.0) / 2.0
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    while high - low > 0.02:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = loss(right)
-    return math.exp((low + high) / 2.0)
 
 
 def _is_codes(block: Any) -> bool:

@@ -11,14 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyena_glt.entropies import context_tables as tables
 from hyena_glt.entropies.markov import (
     MarkovEntropy,
     MarkovFitter,
-    ambiguity_edges,
-    best_concentration,
-    default_order,
-    symbol_codes,
 )
 from hyena_glt.errors import ConfigError, DataError, ModelFileError
 from hyena_glt.sequences.alphabets import DNA, PROTEIN, reverse_complement
@@ -98,7 +93,6 @@ def test_runs_of_n_reset_the_context_and_force_starts(model):
     assert np.array_equal(entropies[12:], model.entropies("ACGTAC"))
     assert np.flatnonzero(model.forced_starts(text)).tolist() == [8, 12]
     assert not model.forced_starts("NNNN").any()
-    assert ambiguity_edges(symbol_codes("NACGT", DNA), 4).tolist() == [False, True, False, False, False]
 
 
 def test_all_n_is_scored_without_a_nan(model):
@@ -136,13 +130,6 @@ def test_bytes_alphabet_takes_any_byte():
     assert fitted.bits_per_base([bytes(range(256))]) < 1.0
 
 
-@pytest.mark.parametrize(
-    ("symbols", "order"), [(0, 2), (100, 2), (4**6, 5), (4_641_652, 10), (2_320_826, 9), (3_100_000_000, 10)]
-)
-def test_the_order_follows_the_amount_of_data(symbols, order):
-    assert default_order(symbols, DNA) == order
-
-
 def test_fitting_in_blocks_equals_fitting_at_once():
     text = generate_random_genomic_sequence(70_000, seed=2)
     fitter = MarkovFitter()
@@ -157,21 +144,19 @@ def test_fitting_in_blocks_equals_fitting_at_once():
     assert blocks.describe() == whole.describe()
 
 
-def test_best_concentration_finds_the_minimum():
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(3.0, (4096, 4)).astype(np.uint32)
-    lower = np.full((1024, 4), 0.25)
-    found = best_concentration(counts, lower)
-    losses = [tables.leave_one_out_loss(counts, lower, found * f, 1)[0] for f in (0.5, 1.0, 2.0)]
-    assert losses[1] <= min(losses)
-
-
 def test_a_saved_model_scores_the_same(model, tmp_path):
     model.save(tmp_path / "m.safetensors")
     again = MarkovEntropy.load(tmp_path / "m.safetensors")
     text = generate_random_genomic_sequence(500, seed=8)
     assert np.array_equal(again.entropies(text), model.entropies(text))
     assert again.describe() == model.describe()
+
+
+def test_the_uniform_model_knows_nothing():
+    model = MarkovEntropy.uniform("dna")
+    assert model.held_out_bits == 2.0
+    assert model.entropies("ACGT").tolist() == pytest.approx([math.log(4)] * 4)
+    assert model.bits_per_base(["ACGT"]) == pytest.approx(2.0, abs=1e-4)
 
 
 def test_what_cannot_be_fitted_is_said():
