@@ -42,11 +42,10 @@ def calibrate(
     """
     import json
 
-    from hyena_glt.cli.outputs import already_done, command_line, same_file
+    from hyena_glt.cli.outputs import already_done, same_file
     from hyena_glt.cli.plan import PatchOptions, make_plan
     from hyena_glt.cli.source import open_genome
     from hyena_glt.patching.saved import save_patcher
-    from hyena_glt.tracks.provenance import Provenance
 
     options = PatchOptions(
         target_length=target_length,
@@ -60,11 +59,11 @@ def calibrate(
     options.check()
     same_file([path for path in (genome, entropy_model, output) if path and str(path) != "-"])
     with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
+        origin = source.provenance()
         if already_done([output], origin, force):
             return
         plan = make_plan(source, options, survey=True)
-        origin = Provenance(origin.command, {**origin.details, **plan.describe()})
+        origin = origin.extended(plan.describe())
         save_patcher(output, plan.args, origin.as_dict())
     facts = {"threshold": plan.threshold, "target_length": plan.target_length, **plan.describe()}
     if as_json:

@@ -66,10 +66,9 @@ def embed(
     hyena-glt embed genomes.fa.gz -o windows.parquet --untrained --per window
     """
     from hyena_glt.cli.embed_run import EmbedRun, load_net
-    from hyena_glt.cli.outputs import already_done, command_line, format_of, same_file
+    from hyena_glt.cli.outputs import already_done, format_of, same_file
     from hyena_glt.cli.plan import PatchOptions, make_plan
     from hyena_glt.cli.source import open_genome
-    from hyena_glt.tracks.provenance import Provenance
 
     if untrained == (model is not None):
         raise UsageError("no trained weights ship with this version: give --model FOLDER or --untrained, one of them")
@@ -84,12 +83,11 @@ def embed(
     format_of(output, None, {"parquet": "parquet"}, default="parquet")
     same_file([path for path in (genome, patcher, output) if path and str(path) != "-"])
     with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
+        origin = source.provenance()
         if already_done([output], origin, force):
             return
         net, weights = load_net(model, size.value, alphabet.value, seed, device, options.threads)
         plan = make_plan(source, options, survey=True)
-        details = {**origin.details, **plan.describe(), "weights": weights}
         run = EmbedRun(net, plan, window=window, batch_size=batch_size, per_record=per is Rows.record)
-        rows = run.write(source, output, Provenance(origin.command, details))
+        rows = run.write(source, output, origin.extended({**plan.describe(), "weights": weights}))
     note(f"{weights}: {rows:,} vectors of {net.config.hidden_size} numbers in {output}")

@@ -41,11 +41,10 @@ def entropy(
 
     hyena-glt entropy genome.fa.gz -r chr1:1-100,000 -o - | head
     """
-    from hyena_glt.cli.outputs import already_done, command_line, format_of, same_file
+    from hyena_glt.cli.outputs import already_done, format_of, same_file
     from hyena_glt.cli.plan import PatchOptions, fitted_model
     from hyena_glt.cli.source import open_genome
     from hyena_glt.cli.writers import VALUE_FORMATS, write_entropies
-    from hyena_glt.tracks.provenance import Provenance
 
     options = PatchOptions(entropy_model=entropy_model, order=order, threads=threads or opt.default_threads())
     options.check()
@@ -53,13 +52,13 @@ def entropy(
     same_file([*(path for path in (genome, entropy_model) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, VALUE_FORMATS, default="bedgraph")
     with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
+        origin = source.provenance()
         if already_done([output], origin, force):
             return
         survey = fitted_model(source, options)
         model = survey.model
         assert model is not None
-        origin = Provenance(origin.command, {**origin.details, "entropy_model": model.describe()})
+        origin = origin.extended({"entropy_model": model.describe()})
         write_entropies(source, survey, (output, kind), origin, options.threads, with_header=not no_version)
     if save_model is not None:
         model.save(save_model)

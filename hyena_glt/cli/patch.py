@@ -61,12 +61,11 @@ def patch(
 
     cat genome.fa | hyena-glt patch - --max-patch-length 64 | head
     """
-    from hyena_glt.cli.outputs import already_done, command_line, format_of, same_file
+    from hyena_glt.cli.outputs import already_done, format_of, same_file
     from hyena_glt.cli.patch_run import PatchRun
     from hyena_glt.cli.plan import PatchOptions, make_plan, needs_two_passes
     from hyena_glt.cli.source import open_genome
     from hyena_glt.cli.writers import PATCH_FORMATS, VALUE_FORMATS, write_tabix_index
-    from hyena_glt.tracks.provenance import Provenance
 
     options = PatchOptions(
         mode=mode.value,
@@ -96,11 +95,11 @@ def patch(
     with open_genome(
         genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, reread=reread
     ) as source:
-        origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
+        origin = source.provenance()
         if already_done(outputs, origin, force):
             return
         plan = make_plan(source, options, survey=needs_lengths)
-        origin = Provenance(origin.command, {**origin.details, **plan.describe()})
+        origin = origin.extended(plan.describe())
         run = PatchRun(plan, origin, threads=options.threads, with_header=not no_version)
         run.write(source, (output, kind), values)
     if write_index:

@@ -43,12 +43,11 @@ def report(
 
     hyena-glt report genome.fa.gz -r chr1:1-200,000 --max-patch-length 64 -o region.html
     """
-    from hyena_glt.cli.outputs import already_done, command_line, same_file
+    from hyena_glt.cli.outputs import already_done, same_file
     from hyena_glt.cli.plan import PatchOptions, make_plan
     from hyena_glt.cli.report_data import report_data
     from hyena_glt.cli.source import open_genome
     from hyena_glt.reports import write_report
-    from hyena_glt.tracks.provenance import Provenance
 
     options = PatchOptions(
         threshold=threshold,
@@ -63,11 +62,11 @@ def report(
     options.check()
     same_file([path for path in (genome, gff, embeddings, patcher, output) if path and str(path) != "-"])
     with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = Provenance(command_line(), {"input": str(genome), "input_sha256": source.sha256})
+        origin = source.provenance()
         if already_done([output], origin, force):
             return
         plan = make_plan(source, options, survey=True)
-        origin = Provenance(origin.command, {**origin.details, **plan.describe()})
+        origin = origin.extended(plan.describe())
         data = report_data(source, plan, origin, title or genome.name, gff, embeddings)
         write_report(output, data, overwrite=True)
     note(f"wrote {output}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import tempfile
@@ -12,12 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hyena_glt.cli.outputs import command_line
 from hyena_glt.errors import DataError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 from hyena_glt.sequences.atomic import sha256_file
 from hyena_glt.sequences.fasta import read_blocks
 from hyena_glt.sequences.records import Block
 from hyena_glt.sequences.regions import Region, region_blocks, wanted_regions
+from hyena_glt.tracks.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class GenomeSource:
         """Every block of the file, from the beginning: models are fitted on all of it, whatever the regions."""
         blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap)
         return blocks if str(self.path) == self.name else _renamed(blocks, self.name)
+
+    def provenance(self) -> Provenance:
+        """The command as typed, and which input it reads."""
+        return Provenance(command_line(), {"input": self.name, "input_sha256": self.sha256})
 
     @cached_property
     def sha256(self) -> str | None:
@@ -83,8 +88,3 @@ def counted(blocks: Iterator[Block], advance: Callable[[int], None]) -> Iterator
     for block in blocks:
         yield block
         advance(len(block.sequence))
-
-
-def text_sha256(text: str) -> str:
-    """Hash of a short text, for provenance."""
-    return hashlib.sha256(text.encode()).hexdigest()

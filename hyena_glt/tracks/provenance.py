@@ -17,6 +17,10 @@ class Provenance:
     command: tuple[str, ...]  # as typed, without the program's path
     details: dict[str, Any] = field(default_factory=dict)  # model, threshold, input hash and the like
 
+    def extended(self, details: dict[str, Any]) -> Provenance:
+        """The same with more details."""
+        return Provenance(self.command, {**self.details, **details})
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON and Parquet metadata."""
         return {"hyena_glt_version": __version__, "command": shlex.join(self.command), **self.details}
