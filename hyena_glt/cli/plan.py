@@ -65,12 +65,13 @@ class PatchOptions:
 
         fields: dict[str, Any] = {
             "patching_mode": self.mode,
-            "threshold": self.threshold or 0.0,
             "threshold_add": self.threshold_add,
             "monotonicity": self.monotonicity,
             "min_patch_length": self.min_patch_length,
             "max_patch_length": self.max_patch_length,
         }
+        if self.mode == "entropy":
+            fields["threshold"] = self.threshold or 0.0
         if self.patch_size is not None:
             fields["patch_size"] = self.patch_size
         return PatcherArgs(**fields)

@@ -1,0 +1,41 @@
+"""Input that is read again, from a file or stdin."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyena_glt.cli.source import open_genome
+from hyena_glt.errors import SequenceFormatError
+
+
+def names(source):
+    return [(block.name, block.start, block.last) for block in source.blocks()]
+
+
+def test_stdin_is_spooled_only_where_it_is_read_again(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b">a\nACGT\n")))
+    with open_genome(Path("-"), "dna", reread=True) as source:
+        assert names(source) == names(source) == [("a", 0, True)]
+        assert len(source.sha256) == 64
+        spool = source.path
+    assert not spool.exists()
+    with open_genome(Path("-"), "dna", reread=False) as source:
+        assert source.sha256 is None
+        assert str(source.path) == "-"
+
+
+def test_errors_of_spooled_input_name_stdin(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b">a\nAC GT\n")))
+    with open_genome(Path("-"), "dna") as source, pytest.raises(SequenceFormatError, match=r"^<stdin>:2"):
+        names(source)
+
+
+def test_regions_limit_what_is_patched_not_what_is_learned_from(genome):
+    with open_genome(genome, "dna", regions=["sim_plasmid:5-10"]) as source:
+        assert names(source) == [("sim_plasmid", 4, True)]
+        assert {block.name for block in source.all_blocks()} == {"sim_chr1", "sim_plasmid"}
+    assert source.provenance().details["input"] == str(genome)
