@@ -10,6 +10,7 @@ _MODULES = {
     "MarkovEntropy": ".markov",
     "MarkovFitter": ".markov",
     "MarkovStream": ".markov",
+    "MixEntropy": ".mixing",
     "Scores": ".symbols",
     "calculate_entropies": ".shannon",
     "default_order": ".fitting",

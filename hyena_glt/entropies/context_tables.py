@@ -11,6 +11,7 @@ size. A code at or above `letters` (an ambiguity symbol) resets the context.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -32,13 +33,16 @@ def context_offsets(order: int, bits: int) -> np.ndarray:
     return np.array([context_offset(j, bits) for j in range(order + 1)], dtype=np.int64)
 
 
-def empty_counts(order: int, bits: int) -> Counts:
+def empty_counts(order: int, bits: int, dtype: type[np.unsignedinteger[Any]] = np.uint32) -> Counts:
     """Zeros for every cell of the orders 0..order."""
-    counts = np.empty(
-        context_offset(order + 1, bits) << bits, dtype=np.uint32
-    )  # empty: huge pages, where there are any
+    counts = np.empty(context_offset(order + 1, bits) << bits, dtype=dtype)  # `empty` gets huge pages, `zeros` not
     counts[:] = 0
     return counts
+
+
+def joined_counts(low: np.ndarray, high: np.ndarray) -> Counts:
+    """The two halves that `count_symbols` fills, as one array."""
+    return (high.astype(np.uint32) << np.uint32(16)) | low
 
 
 def new_state() -> np.ndarray:
@@ -74,11 +78,15 @@ def rolled(context, codes, start, end, shift, mask):
 
 
 @njit(cache=True, nogil=True)
-def count_symbols(codes, letters, bits, order, offsets, state, counts):
-    """Count each symbol after the longest context known, at most `order` symbols; updates `state`."""
+def count_symbols(codes, letters, bits, order, offsets, state, low, high):
+    """Count each symbol after the longest context known, at most `order` symbols; updates `state`.
+
+    A count is `high << 16 | low`, two flat uint16 arrays: the half that is touched for every symbol stays small.
+    """
     shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
     cell_mask = (np.uint64(1) << np.uint64(bits * (order + 1))) - np.uint64(1)
-    full_context = counts[offsets[order] << bits :]
+    full = np.uint64(offsets[order] << bits)
+    full_context = low[offsets[order] << bits :]
     context, known, i = np.uint64(state[0]), state[1], 0
     while i < codes.size:
         if known == order:
@@ -89,7 +97,10 @@ def count_symbols(codes, letters, bits, order, offsets, state, counts):
                 ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & cell_mask
                 prefetch(full_context, np.int64(ahead))
                 cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
-                full_context[cell] += np.uint32(1)
+                count = np.uint16(full_context[cell] + np.uint16(1))
+                full_context[cell] = count
+                if count == 0:
+                    high[full + cell] += np.uint16(1)
             context, i = cell & mask, end
             if i == codes.size:
                 break
@@ -97,7 +108,9 @@ def count_symbols(codes, letters, bits, order, offsets, state, counts):
         if codes[i] >= letters:
             context, known = np.uint64(0), 0
         else:
-            counts[((np.uint64(offsets[known]) + context) << shift) | x] += np.uint32(1)
+            place = ((np.uint64(offsets[known]) + context) << shift) | x
+            low[place] = np.uint16(low[place] + np.uint16(1))
+            high[place] += np.uint16(low[place] == 0)
             context, known = ((context << shift) | x) & mask, min(known + 1, order)
         i += 1
     state[0], state[1] = np.int64(context), known

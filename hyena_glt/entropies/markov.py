@@ -247,14 +247,17 @@ class MarkovFitter:
         self.alphabet = get_alphabet(alphabet)
         self.order = None if order is None else check_order(order, self.alphabet)
         self._counted_order = HIGHEST_ORDER[self.alphabet.name] if order is None else order
-        self._counts = tables.empty_counts(self._counted_order, self.alphabet.bits)
+        self._low = tables.empty_counts(self._counted_order, self.alphabet.bits, np.uint16)
+        self._high = np.zeros_like(self._low)
         self._offsets = tables.context_offsets(self._counted_order, self.alphabet.bits)
         self._state = tables.new_state()
 
     def feed(self, codes: np.ndarray) -> None:
         """Count one block of symbol codes of the current sequence."""
         letters, bits = self.alphabet.size, self.alphabet.bits
-        tables.count_symbols(codes, letters, bits, self._counted_order, self._offsets, self._state, self._counts)
+        tables.count_symbols(
+            codes, letters, bits, self._counted_order, self._offsets, self._state, self._low, self._high
+        )
 
     def end_sequence(self) -> None:
         """The next block belongs to another sequence."""
@@ -263,7 +266,7 @@ class MarkovFitter:
     @property
     def symbols(self) -> int:
         """Letters counted so far."""
-        return int(self._counts.sum(dtype=np.int64))
+        return int(self._low.sum(dtype=np.int64)) + (int(self._high.sum(dtype=np.int64)) << 16)
 
     def finish(self) -> MarkovEntropy:
         """The model of everything counted.
@@ -274,7 +277,7 @@ class MarkovFitter:
         symbols = self.symbols
         if not symbols:
             raise DataError(f"no letter of alphabet {self.alphabet.name} to fit an entropy model on")
-        counts = self._counts
+        counts = tables.joined_counts(self._low, self._high)
         tables.sum_shorter_contexts(counts, self._counted_order, self.alphabet.bits)
         if self.alphabet.name in ("dna", "rna"):
             counts = tables.pool_strands(counts, self._counted_order)

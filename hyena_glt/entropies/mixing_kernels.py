@@ -1,318 +1,309 @@
-"""The arithmetic beneath `MixEntropy`: counters, match models and the softmax mixer, one symbol at a time."""
+"""Context counts, match models and the softmax mixer, one symbol at a time: the arithmetic beneath `MixEntropy`.
+
+A symbol costs one round: learn from it (`learn`, `check_matches`), remember it (`count_word`, `find_matches`),
+predict the next one (`read_counts`, `read_matches`, `mix`). All that is known lies in the arrays of a
+`hyena_glt.entropies.mixing.MixState`, so a sequence may arrive in blocks of any size.
+
+Each model m gives one number a symbol, `s_m(x) = log p_m(x)` up to a constant, and the mixed prediction is
+`p(x) ~ exp(sum over m of w_m s_m(x))`. The gradient of `-log p(actual)` with respect to `w_m` is
+`sum over x of p(x) s_m(x) - s_m(actual)`, in which constants cancel: a count needs no total, only its logarithm.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from hyena_glt.entropies.prefetch import AHEAD, prefetch
 
-DENSE_ORDERS = (1, 3, 6, 8)  # four uint16 counts a context
-PACKED_ORDERS = (11, 12)  # four 4-bit counts in one uint16 a context
-KEYS = (24, 12)  # bases that a match model looks up; each has a forward and a reverse-complement pointer
-ORDERS = len(DENSE_ORDERS) + len(PACKED_ORDERS)
-MATCHES = 2 * len(KEYS)
-INPUTS = ORDERS + MATCHES
-WORD = 24  # bases in the rolling words
-RING_BITS = 24
-SLOT_BITS = 22
-DENSE_LIMIT = 4000
-LENGTHS, HISTORY = 16, 16
-EVIDENCE = 6
-CONFIDENCE = 8
-FLOOR = 16.0
-H, R, KNOWN, PLACE, SET, POINTERS = 0, 1, 2, 3, 4, 5
-LENGTH_AT, HISTORY_AT = POINTERS + MATCHES, POINTERS + 2 * MATCHES
-RATE0, RATE1 = 0.02, 0.002
-DENSE_PRIOR = (1.0, 1.0, 1.0, 1.0)
-PACKED_PRIOR = (0.5, 0.3)
+DENSE_ORDERS = (3, 6, 8)  # contexts of this many bases: four uint16 counts a context
+PACKED_ORDER = 11  # the longest context: four 4-bit counts in one uint16, which keeps the table at 8 MiB
+MATCH_BASES = 16  # a repeat is looked for by its last so many bases
+WORD = 16  # bases in the two rolling words; at least MATCH_BASES and PACKED_ORDER + 1
+DENSE = len(DENSE_ORDERS)
+MATCHES = 2  # 0 follows a repeat of this strand, 1 one of the other strand
+INPUTS = DENSE + 1 + MATCHES
+
+RING_BITS, SLOT_BITS = 24, 22  # bases of history kept; places of its words remembered
+RING_MASK, SLOT_MASK, WORD_MASK = (1 << RING_BITS) - 1, (1 << SLOT_BITS) - 1, (1 << 2 * WORD) - 1
+DENSE_LIMIT = 500  # a count above it halves its context, so that old counts fade
+PACKED_PRIOR = 0.5  # added to a count before the logarithm; dense counts add 1
+SEARCH_BELOW, VERIFY = 16, 32  # a match of fewer bases looks for a better one; bases compared at most
+LENGTHS, RECENT = 13, 16  # rows of the hit rates: length class times the last four hits and misses
+MAX_MISSES, HIT_MEMORY = 8, 400.0  # misses in 16 bases that end a match; predictions a hit rate remembers
+EVIDENCE, CONFIDENCES = 6, 8  # a set of weights for each class of longest-context count and of best hit rate
+FIRST_RATE, LAST_RATE = 0.02, 0.003  # learning rate of the weights
+LOWEST = -16.0  # log odds against the likeliest base never fall below it, so a surprise is at most 17.1 nats
+
+# Places in the state's `words`; each match has its own pointer, length and history.
+FORWARD, REVERSE, KNOWN, PLACE, CHOSEN, POINTER = 0, 1, 2, 3, 4, 5
+LENGTH, HISTORY = POINTER + MATCHES, POINTER + 2 * MATCHES
+
+DENSE_AT = np.cumsum([0, *(4 << 2 * order for order in DENSE_ORDERS)]).astype(np.int64)  # first cell of each order
+DENSE_LOGS = np.log(np.arange(DENSE_LIMIT + 1) + 1.0).astype(np.float32)
+PACKED_LOGS = np.log(np.arange(16) + PACKED_PRIOR).astype(np.float32)
 
 
-class MixState(NamedTuple):
-    dense: np.ndarray
-    packed: np.ndarray
-    ring: np.ndarray
-    slots: np.ndarray
-    hits: np.ndarray
-    weights: np.ndarray
-    inputs: np.ndarray
-    prediction: np.ndarray
-    words: np.ndarray
+compiled = njit(cache=True, nogil=True, error_model="numpy")  # no test for division by zero: a quarter faster
 
 
-def _offsets(orders: tuple[int, ...], cells: int) -> np.ndarray:
-    sizes = [cells * 4**order for order in orders]
-    return np.cumsum([0, *sizes]).astype(np.int64)
+@compiled
+def last_bases(words, bases):
+    """The newest `bases` bases as a number, two bits each, newest lowest."""
+    return words[FORWARD] & ((1 << 2 * bases) - 1)
 
 
-DENSE_AT = _offsets(DENSE_ORDERS, 4)
-PACKED_AT = _offsets(PACKED_ORDERS, 1)
-LOGS = np.array([[math.log(n + a) for n in range(DENSE_LIMIT + 1)] for a in DENSE_PRIOR], dtype=np.float32)
-PACKED_LOGS = np.array([[math.log(n + a) for n in range(16)] for a in PACKED_PRIOR], dtype=np.float32)
+@compiled
+def last_bases_reversed(words, bases):
+    """The reverse complement of `last_bases`."""
+    return words[REVERSE] >> 2 * (WORD - bases)
 
 
-def empty_state() -> MixState:
-    weights = np.zeros((CONFIDENCE * EVIDENCE, INPUTS), dtype=np.float32)
-    weights[:, : ORDERS] = 0.3
-    weights[:, ORDERS:] = 0.4
-    hits = np.zeros((MATCHES, LENGTHS * HISTORY, 2), dtype=np.float32)
-    hits[:, :, 0] = 0.6
-    words = np.zeros(POINTERS + 3 * MATCHES, dtype=np.int64)
-    words[LENGTH_AT:HISTORY_AT] = -1
-    return MixState(
-        np.zeros(DENSE_AT[-1], np.uint16),
-        np.zeros(PACKED_AT[-1], np.uint16),
-        np.zeros(1 << RING_BITS, np.uint8),
-        np.zeros(len(KEYS) << SLOT_BITS, np.uint32),
-        hits,
-        weights,
-        np.zeros((INPUTS, 4), np.float32),
-        np.full(4, math.log(0.25)),
-        words,
-    )
+@compiled
+def hashed(word):
+    """Hash of a word of MATCH_BASES bases: its slot in the low SLOT_BITS bits, 8 check bits above."""
+    return np.int64((np.uint64(word) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - SLOT_BITS - 8))
 
 
-@njit(cache=True, nogil=True)
-def count(dense, cell, x):
-    n = dense[cell + x] + 1
-    if n > DENSE_LIMIT:
-        for y in range(4):
-            dense[cell + y] >>= 1
-        n >>= 1
-    dense[cell + x] = n
+@compiled
+def learn(weights, inputs, prediction, words, x):
+    """One gradient step of the chosen weights towards symbol `x`."""
+    at = words[CHOSEN] * INPUTS
+    p0, p1, p2, p3 = prediction[4], prediction[5], prediction[6], prediction[7]
+    rate = np.float32(max(LAST_RATE, FIRST_RATE / math.sqrt(1.0 + words[PLACE] * 0.001)))
+    for m in range(INPUTS):
+        mean = inputs[4 * m] * p0 + inputs[4 * m + 1] * p1 + inputs[4 * m + 2] * p2 + inputs[4 * m + 3] * p3
+        weights[at + m] += rate * (inputs[4 * m + x] - mean)
 
 
-@njit(cache=True, nogil=True)
-def count_packed(packed, cell, x):
-    v = np.int64(packed[cell])
-    if (v >> (4 * x)) & 15 == 15:
-        v = (v >> 1) & 0x7777
-    packed[cell] = v + (1 << (4 * x))
+@compiled
+def hit_row(words, m):
+    """Place in `hits` of match `m`: its length class (8 below 32 bases, 5 above) and its last four outcomes."""
+    n = words[LENGTH + m]
+    if n < 32:
+        length_class = n >> 2
+    else:
+        length_class = 8 if n < 64 else 9 if n < 128 else 10 if n < 256 else 11 if n < 512 else 12
+    return 2 * ((m * LENGTHS + length_class) * RECENT + (words[HISTORY + m] & (RECENT - 1)))
 
 
-@njit(cache=True, nogil=True)
-def slot_of(key, k):
-    v = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64(v >> np.uint64(64 - SLOT_BITS)) + (k << SLOT_BITS)
+@compiled
+def followed(words, ring, m):
+    """Code of the base that match `m` expects next; negative where its repeat ends."""
+    stored = np.int64(ring[words[POINTER + m] & RING_MASK])
+    return stored - 1 if m == 0 or stored == 0 else 4 - stored
 
 
-@njit(cache=True, nogil=True)
-def verified(ring, words, candidate, step, start, flip):
-    """Bases that agree, going back from the newest symbol and from `start` by `-step`."""
-    mask = ring.size - 1
-    n, p, q = 0, words[PLACE] - 1, start
-    while n < 32:
-        a, b = ring[p & mask], ring[q & mask]
-        if a == 0 or b == 0:
-            break
-        if (a != b) if not flip else (a + b != 5):
-            break
-        n += 1
-        p -= 1
-        q -= step
-    return n
-
-
-@njit(cache=True, nogil=True)
-def bucket(length):
-    if length < 16:
-        return max(length // 4, 0)
-    if length < 32:
-        return 4 + (length - 16) // 4
-    b = 8
-    length >>= 6
-    while length > 0 and b < LENGTHS - 1:
-        length >>= 1
-        b += 1
-    return b
-
-
-@njit(cache=True, nogil=True)
-def learn(state, x):
-    inputs, prediction = state.inputs, state.prediction
-    w = state.weights[state.words[SET]]
-    p0, p1, p2, p3 = math.exp(prediction[0]), math.exp(prediction[1]), math.exp(prediction[2]), math.exp(prediction[3])
-    n = w.size
-    rate = max(RATE1, RATE0 / math.sqrt(1.0 + state.words[PLACE] * 0.001))
-    for m in range(n):
-        e = inputs[m, 0] * p0 + inputs[m, 1] * p1 + inputs[m, 2] * p2 + inputs[m, 3] * p3
-        w[m] += np.float32(rate * (inputs[m, x] - e))
-
-
-@njit(cache=True, nogil=True)
-def check_matches(state, x):
-    words, hits, ring = state.words, state.hits, state.ring
-    mask = ring.size - 1
+@compiled
+def check_matches(words, hits, ring, x):
+    """Tell each match what came, move it on one base, and end it after too many misses."""
     for m in range(MATCHES):
-        length = words[LENGTH_AT + m]
-        if length < 0:
+        if words[LENGTH + m] < 0:
             continue
-        forward = m % 2 == 0
-        b = ring[words[POINTERS + m] & mask]
-        hit = b == x + 1 if forward else b == 4 - x
-        row = hits[m, bucket(length) * HISTORY + (words[HISTORY_AT + m] & (HISTORY - 1))]
-        row[1] = min(row[1] + 1.0, 400.0)
-        row[0] += ((1.0 if hit else 0.0) - row[0]) / (row[1] + 1.5)
-        history = words[HISTORY_AT + m] = ((words[HISTORY_AT + m] << 1) | (0 if hit else 1)) & 0xFFFF
-        words[POINTERS + m] += 1 if forward else -1
+        hit = followed(words, ring, m) == x
+        row = hit_row(words, m)
+        seen = hits[row + 1] = min(hits[row + 1] + np.float32(1.0), np.float32(HIT_MEMORY))
+        hits[row] += (np.float32(1.0 if hit else 0.0) - hits[row]) / (seen + np.float32(1.5))
+        history = words[HISTORY + m] = ((words[HISTORY + m] << 1) | (0 if hit else 1)) & 0xFFFF
+        words[POINTER + m] += 1 - 2 * m
         if hit:
-            words[LENGTH_AT + m] = length + 1
+            words[LENGTH + m] += 1
         else:
             misses = 0
             while history:
                 misses += history & 1
                 history >>= 1
-            words[LENGTH_AT + m] = -1 if misses > MAX_MISSES or (m >= 2 and misses > 4) else length >> 2
+            words[LENGTH + m] = -1 if misses > MAX_MISSES else words[LENGTH + m] >> 2
 
 
-MAX_MISSES = 8
+@compiled
+def push(words, ring, x):
+    """Append symbol `x` to the rolling words and the history."""
+    words[FORWARD] = ((words[FORWARD] << 2) | x) & WORD_MASK
+    words[REVERSE] = (words[REVERSE] >> 2) | ((3 - x) << 2 * (WORD - 1))
+    words[KNOWN] = min(words[KNOWN] + 1, WORD)
+    ring[words[PLACE] & RING_MASK] = x + 1
+    words[PLACE] += 1
 
 
-@njit(cache=True, nogil=True)
-def count_all(state, x, known):
-    h, r = state.words[H], state.words[R]  # both hold x already
-    for m in range(ORDERS):
-        order = DENSE_ORDERS[m] if m < len(DENSE_ORDERS) else PACKED_ORDERS[m - len(DENSE_ORDERS)]
-        if known <= order:
+@compiled
+def count_dense(dense, cell):
+    """One more of a symbol; a context past the limit is halved."""
+    if dense[cell] >= DENSE_LIMIT:
+        for y in range(cell & ~3, (cell & ~3) + 4):
+            dense[y] >>= 1
+    dense[cell] += np.uint16(1)
+
+
+@compiled
+def count_packed(packed, word):
+    """One more of the symbol in the low two bits of `word`, after the context above them."""
+    counts, shift = np.int64(packed[word >> 2]), 4 * (word & 3)
+    if (counts >> shift) & 15 == 15:
+        counts = (counts >> 1) & 0x7777
+    packed[word >> 2] = counts + (1 << shift)
+
+
+@compiled
+def count_word(dense, packed, words):
+    """Count the newest symbol after its contexts, and the same words read on the other strand."""
+    for m in range(DENSE):
+        if words[KNOWN] > DENSE_ORDERS[m]:
+            count_dense(dense, DENSE_AT[m] + last_bases(words, DENSE_ORDERS[m] + 1))
+            count_dense(dense, DENSE_AT[m] + last_bases_reversed(words, DENSE_ORDERS[m] + 1))
+    if words[KNOWN] > PACKED_ORDER:
+        count_packed(packed, last_bases(words, PACKED_ORDER + 1))
+        count_packed(packed, last_bases_reversed(words, PACKED_ORDER + 1))
+
+
+@compiled
+def agreeing(ring, newest, start, m):
+    """Bases, VERIFY at most, that agree going back from `newest` and from `start` in the direction of match `m`."""
+    n = 0
+    while n < VERIFY:
+        a, b = np.int64(ring[(newest - n) & RING_MASK]), np.int64(ring[(start - n * (1 - 2 * m)) & RING_MASK])
+        if a == 0 or b == 0 or (a != b if m == 0 else a + b != 5):
             break
-        before = (h >> 2) & ((1 << (2 * order)) - 1)
-        back = r >> (2 * (WORD - order - 1))
-        if m < len(DENSE_ORDERS):
-            count(state.dense, DENSE_AT[m] + 4 * before, x)
-            count(state.dense, DENSE_AT[m] + 4 * (back >> 2), back & 3)
-        else:
-            count_packed(state.packed, PACKED_AT[m - len(DENSE_ORDERS)] + before, x)
-            count_packed(state.packed, PACKED_AT[m - len(DENSE_ORDERS)] + (back >> 2), back & 3)
+        n += 1
+    return n
 
 
-@njit(cache=True, nogil=True)
-def find_matches(state, known):
-    words, ring, slots = state.words, state.ring, state.slots
-    mask = ring.size - 1
-    place = words[PLACE]
-    for k in range(len(KEYS)):
-        if known < KEYS[k]:
-            continue
-        f = words[H] & ((1 << (2 * KEYS[k])) - 1)
-        slot = slot_of(f, k)
-        for d in range(2):
-            m = 2 * k + d
-            if words[LENGTH_AT + m] < MIN_KEEP:
-                old = words[LENGTH_AT + m]
-                key = f if d == 0 else words[R] >> (2 * (WORD - KEYS[k]))
-                candidate = np.int64(slots[slot if d == 0 else slot_of(key, k)])
-                start = candidate if d == 0 else candidate - KEYS[k] + 1
-                n = verified(ring, words, candidate, 1 if d == 0 else -1, start, d == 1)
-                if n >= KEYS[k] and n > old:
-                    nxt = start + 1 if d == 0 else start - 1
-                    if old < 0 or nxt != words[POINTERS + m]:
-                        words[HISTORY_AT + m] = 0
-                    words[POINTERS + m] = nxt
-                    words[LENGTH_AT + m] = n
-        slots[slot] = (place - 1) & mask
-
-
-MIN_KEEP = 16
-
-
-@njit(cache=True, nogil=True)
-def predict(state, known):
-    words, inputs, ring = state.words, state.inputs, state.ring
-    mask = ring.size - 1
-    h = words[H]
-    inputs[:] = 0.0
-    evidence = 0
-    for m in range(len(DENSE_ORDERS)):
-        if known < DENSE_ORDERS[m]:
-            break
-        cell = DENSE_AT[m] + 4 * (h & ((1 << (2 * DENSE_ORDERS[m])) - 1))
-        for x in range(4):
-            inputs[m, x] = LOGS[m, state.dense[cell + x]]
-    for j in range(len(PACKED_ORDERS)):
-        if known < PACKED_ORDERS[j]:
-            break
-        v = np.int64(state.packed[PACKED_AT[j] + (h & ((1 << (2 * PACKED_ORDERS[j])) - 1))])
-        total = 0
-        for x in range(4):
-            n = (v >> (4 * x)) & 15
-            total += n
-            inputs[len(DENSE_ORDERS) + j, x] = PACKED_LOGS[j, n]
-        if j == 0:
-            evidence = 0 if total == 0 else 1 if total == 1 else 2 if total == 2 else 3 if total < 5 else 4 if total < 10 else 5
-    best = 0.0
+@compiled
+def find_matches(words, ring, slots):
+    """Give a match that is lost or short the last place of its word, if more bases agree there; remember this place."""
+    if words[KNOWN] < MATCH_BASES:
+        return
+    newest = words[PLACE] - 1
+    own = hashed(last_bases(words, MATCH_BASES))
     for m in range(MATCHES):
-        if words[LENGTH_AT + m] < 0:
+        if words[LENGTH + m] >= SEARCH_BELOW:
             continue
-        b = np.int64(ring[words[POINTERS + m] & mask])
-        if b == 0:
-            words[LENGTH_AT + m] = -1
+        key = own if m == 0 else hashed(last_bases_reversed(words, MATCH_BASES))
+        found = np.int64(slots[key & SLOT_MASK])
+        if found >> RING_BITS != key >> SLOT_BITS:
             continue
-        p = state.hits[m, bucket(words[LENGTH_AT + m]) * HISTORY + (words[HISTORY_AT + m] & (HISTORY - 1)), 0]
-        p = min(max(p, 0.01), 0.9998)
+        start = (found & RING_MASK) - m * (MATCH_BASES - 1)  # on the other strand the newest base lies leftmost
+        n = agreeing(ring, newest, start, m)
+        if n < MATCH_BASES or n <= words[LENGTH + m]:
+            continue
+        following = start + 1 - 2 * m
+        if words[LENGTH + m] < 0 or (following - words[POINTER + m]) & RING_MASK != 0:
+            words[HISTORY + m] = 0
+            words[POINTER + m] = following
+        words[LENGTH + m] = n
+    slots[own & SLOT_MASK] = (newest & RING_MASK) | ((own >> SLOT_BITS) << RING_BITS)
+
+
+@compiled
+def read_counts(dense, packed, inputs, words):
+    """Logarithms of the counts after the present contexts; returns the class of the longest one's count."""
+    for m in range(DENSE):
+        if words[KNOWN] >= DENSE_ORDERS[m]:
+            cell = DENSE_AT[m] + (last_bases(words, DENSE_ORDERS[m]) << 2)
+            for x in range(4):
+                inputs[4 * m + x] = DENSE_LOGS[dense[cell + x]]
+    if words[KNOWN] < PACKED_ORDER:
+        return 0
+    counts, total = np.int64(packed[last_bases(words, PACKED_ORDER)]), np.int64(0)
+    for x in range(4):
+        n = (counts >> 4 * x) & 15
+        total += n
+        inputs[4 * DENSE + x] = PACKED_LOGS[n]
+    return total if total < 3 else 3 if total < 5 else 4 if total < 10 else 5
+
+
+@compiled
+def read_matches(hits, ring, inputs, words):
+    """Log odds of the base that each match expects; returns the class of the best hit rate, 0 without a match."""
+    best = np.float32(0.0)
+    for m in range(MATCHES):
+        if words[LENGTH + m] < 0:
+            continue
+        x = followed(words, ring, m)
+        if x < 0:
+            words[LENGTH + m] = -1
+            continue
+        p = min(max(hits[hit_row(words, m)], np.float32(0.01)), np.float32(0.9998))
         best = max(best, p)
-        inputs[ORDERS + m, b - 1 if m % 2 == 0 else 4 - b] = math.log(3.0 * p / (1.0 - p))
-    if best == 0.0:
-        confidence = 0
-    elif best < 0.35:
-        confidence = 1
-    elif best < 0.5:
-        confidence = 2
-    elif best < 0.7:
-        confidence = 3
-    elif best < 0.9:
-        confidence = 4
-    elif best < 0.98:
-        confidence = 5
-    elif best < 0.995:
-        confidence = 6
-    else:
-        confidence = 7
-    words[SET] = confidence * EVIDENCE + evidence
-    w = state.weights[words[SET]]
+        inputs[4 * (DENSE + 1 + m) + x] = math.log(np.float32(3.0) * p / (np.float32(1.0) - p))
+    if best < 0.7:
+        return 0 if best == 0.0 else 1 if best < 0.35 else 2 if best < 0.5 else 3
+    return 4 if best < 0.9 else 5 if best < 0.98 else 6 if best < 0.995 else 7
+
+
+@compiled
+def mix(weights, inputs, prediction, words):
+    """Mix the inputs with the chosen weights into `prediction`; returns its Shannon entropy in nats."""
+    at, lowest = words[CHOSEN] * INPUTS, np.float32(LOWEST)
     t0 = t1 = t2 = t3 = np.float32(0.0)
-    for m in range(w.size):
-        t0 += w[m] * inputs[m, 0]
-        t1 += w[m] * inputs[m, 1]
-        t2 += w[m] * inputs[m, 2]
-        t3 += w[m] * inputs[m, 3]
+    for m in range(INPUTS):
+        w = weights[at + m]
+        t0 += w * inputs[4 * m]
+        t1 += w * inputs[4 * m + 1]
+        t2 += w * inputs[4 * m + 2]
+        t3 += w * inputs[4 * m + 3]
     top = max(max(t0, t1), max(t2, t3))
-    t0, t1, t2, t3 = max(t0 - top, -FLOOR), max(t1 - top, -FLOOR), max(t2 - top, -FLOOR), max(t3 - top, -FLOOR)
+    t0, t1, t2, t3 = max(t0 - top, lowest), max(t1 - top, lowest), max(t2 - top, lowest), max(t3 - top, lowest)
     e0, e1, e2, e3 = math.exp(t0), math.exp(t1), math.exp(t2), math.exp(t3)
-    z = e0 + e1 + e2 + e3
-    lz = math.log(z)
-    q = state.prediction
-    q[0], q[1], q[2], q[3] = t0 - lz, t1 - lz, t2 - lz, t3 - lz
-    return lz - (t0 * e0 + t1 * e1 + t2 * e2 + t3 * e3) / z
+    total = e0 + e1 + e2 + e3
+    log_total = math.log(total)
+    prediction[0], prediction[1] = t0 - log_total, t1 - log_total
+    prediction[2], prediction[3] = t2 - log_total, t3 - log_total
+    prediction[4], prediction[5], prediction[6], prediction[7] = e0 / total, e1 / total, e2 / total, e3 / total
+    return log_total - (t0 * e0 + t1 * e1 + t2 * e2 + t3 * e3) / total
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def forget_context(words, ring, inputs, prediction):
+    """Start contexts anew at an ambiguity symbol: no match, every base alike. What was learned stays."""
+    if words[KNOWN] == 0:
+        return
+    ring[words[PLACE] & RING_MASK] = 0
+    words[PLACE] += 1
+    words[KNOWN] = words[CHOSEN] = 0
+    words[LENGTH:HISTORY] = -1
+    inputs[:] = 0.0
+    prediction[:4], prediction[4:] = math.log(0.25), 0.25
+
+
+@compiled
 def mix_symbols(codes, state, entropies, surprises):
-    words, ring = state.words, state.ring
-    mask = ring.size - 1
-    wordmask = (1 << (2 * WORD)) - 1
-    for i in range(codes.size):
+    """Score each symbol and learn from it; updates the arrays of `state`.
+
+    Args:
+        codes: `(length,)` uint8; a code above 3 is an ambiguity symbol and resets the context.
+        state: The arrays of a `MixState` as a plain tuple.
+        entropies: `(length,)` float32, written: nats of the prediction made after each symbol; 0 after an ambiguity
+            symbol.
+        surprises: `(length,)` float32, written: `-ln p(symbol)` in nats before it was seen; 0 for an ambiguity symbol.
+    """
+    dense, packed, ring, slots, hits, weights, inputs, prediction, words = state
+    ahead = words.copy()  # the rolling words, AHEAD symbols further on: only what to bring into the cache depends on it
+    for i in range(-AHEAD, codes.size):
+        if i + AHEAD < codes.size:
+            x = np.int64(codes[i + AHEAD]) & 3
+            ahead[FORWARD] = ((ahead[FORWARD] << 2) | x) & WORD_MASK
+            ahead[REVERSE] = (ahead[REVERSE] >> 2) | ((3 - x) << 2 * (WORD - 1))
+            prefetch(packed, last_bases(ahead, PACKED_ORDER))
+            prefetch(packed, last_bases_reversed(ahead, PACKED_ORDER))
+            prefetch(slots, hashed(last_bases(ahead, MATCH_BASES)) & SLOT_MASK)
+            prefetch(slots, hashed(last_bases_reversed(ahead, MATCH_BASES)) & SLOT_MASK)
+        if i < 0:
+            continue
         x = np.int64(codes[i])
         if x > 3:
-            if words[KNOWN] > 0:
-                ring[words[PLACE] & mask] = 0
-                words[PLACE] += 1
-                words[KNOWN] = 0
-                for m in range(MATCHES):
-                    words[LENGTH_AT + m] = -1
-                predict(state, 0)
+            forget_context(words, ring, inputs, prediction)
             entropies[i] = surprises[i] = 0.0
             continue
-        surprises[i] = -state.prediction[x]
-        learn(state, x)
-        check_matches(state, x)
-        words[H] = ((words[H] << 2) | x) & wordmask
-        words[R] = (words[R] >> 2) | ((3 - x) << (2 * (WORD - 1)))
-        known = words[KNOWN] = min(words[KNOWN] + 1, WORD)
-        ring[words[PLACE] & mask] = x + 1
-        words[PLACE] += 1
-        count_all(state, x, known)
-        find_matches(state, known)
-        entropies[i] = predict(state, known)
+        surprises[i] = -prediction[x]
+        learn(weights, inputs, prediction, words, x)
+        check_matches(words, hits, ring, x)
+        push(words, ring, x)
+        count_word(dense, packed, words)
+        find_matches(words, ring, slots)
+        inputs[:] = 0.0
+        evidence = read_counts(dense, packed, inputs, words)
+        words[CHOSEN] = read_matches(hits, ring, inputs, words) * EVIDENCE + evidence
+        entropies[i] = mix(weights, inputs, prediction, words)

@@ -1,13 +1,15 @@
 """Entropies or tokens -> patch starts -> patch lengths.
 
 `Patcher` is the whole stage; the functions beside it are its steps, pure and on any device; `Scanner` is the
-same decided as scores arrive; `calibrate` finds the threshold for a wanted mean patch length.
+same decided as scores arrive, `OnlinePatcher` the whole stage of a stream; `calibrate` finds the threshold for a
+wanted mean patch length; `patch_hierarchy` makes coarse patches of fine ones.
 """
 
 from hyena_glt._lazy import lazy_exports
 
 _MODULES = {
     "CalibrationRecord": ".args",
+    "OnlinePatcher": ".online",
     "PatchedRows": ".patcher",
     "Patcher": ".patcher",
     "PatcherArgs": ".args",
@@ -26,6 +28,7 @@ _MODULES = {
     "find_bpe_patcher_patch_start_ids": ".bpe_starts",
     "find_entropy_patch_start_ids": ".entropy_starts",
     "find_space_patch_start_ids": ".space_starts",
+    "patch_hierarchy": ".hierarchy",
     "patch_lengths_from_start_ids": ".patch_lengths",
     "patch_lengths_from_start_mask": ".patch_lengths",
     "patch_start_ids_from_patch_start_mask": ".patch_lengths",

@@ -4,7 +4,7 @@
     patch_blocks:  blocks -> scores -> Scanner -> patches with their mean surprise
 
 A contig may be longer than memory: nothing here grows with it. The result equals `Patcher.patch` of the whole
-sequence with the same model and rule.
+sequence with the same model and rule, but for a run of N at the very beginning, which is one patch here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter, Scores
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.scan import Scanner, ScanRule
+from hyena_glt.patching.stream_starts import TokenStarts
 from hyena_glt.patching.threshold_search import Calibrated, calibrate_rule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
@@ -228,7 +229,7 @@ def patch_blocks(
     rule = scan_rule(args)
     contig: _Contig | None = None
     for scored in score_blocks(blocks, alphabet, model, reuse=reuse):
-        contig = contig or _Contig(scored.block.start, rule, SpaceStarts(args) if rule.mode == "mask" else None)
+        contig = contig or _Contig(scored.block.start, rule, TokenStarts(args) if rule.mode == "mask" else None)
         yield contig.feed(scored)
         if scored.block.last:
             contig = None
@@ -237,7 +238,7 @@ def patch_blocks(
 class _Contig:
     """The state carried between the blocks of one contig."""
 
-    def __init__(self, start: int, rule: ScanRule, space: SpaceStarts | None) -> None:
+    def __init__(self, start: int, rule: ScanRule, space: TokenStarts | None) -> None:
         self._position = start
         self._scanner = Scanner(rule)
         self._space = space
@@ -257,7 +258,9 @@ class _Contig:
     def _cut(self, scored: ScoredBlock) -> np.ndarray:
         """Lengths of the patches completed; a leading run of N is one patch, not cut after its first symbol."""
         block, scores = scored.block, scored.scores
-        decisive = scores.entropies if self._space is None else self._space.feed(block.sequence)
+        decisive = (
+            scores.entropies if self._space is None else self._space.feed(np.frombuffer(block.sequence, np.uint8))
+        )
         begin, parts = 0, []
         if self._leading is not None:
             size = scored.ambiguous.size
@@ -278,32 +281,6 @@ def _cut_run(length: int, cap: int) -> np.ndarray:
     """Patch lengths of one run of symbols that only the cap cuts."""
     whole, rest = divmod(length, cap)
     return np.array([cap] * whole + [rest] * (rest > 0), dtype=np.int64)
-
-
-class SpaceStarts:
-    """Starts of space mode for one sequence that arrives in blocks: the token after one that ends a patch."""
-
-    def __init__(self, args: PatcherArgs) -> None:
-        from hyena_glt.patching import space_starts as space
-
-        chars = args.delimiter_chars
-        classes = space.space_classes() if chars is None else space.delimiter_classes(chars, args.encoding)
-        of_byte = classes[space.OFFSET :].numpy()
-        self._ends_always = of_byte == space.ENDS_ALWAYS  # (256,)
-        self._ends_first = of_byte == space.ENDS_FIRST_OF_RUN  # (256,)
-        self._always = 2 if chars is None else 1  # first tokens, which start a patch whatever they are
-        self._before = np.zeros(2, dtype=np.uint8)  # the last two bytes seen
-        self._seen = 0
-
-    def feed(self, sequence: bytes) -> np.ndarray:
-        """`(length,)` bool, True where a patch starts."""
-        text = np.frombuffer(sequence, dtype=np.uint8)
-        known = np.concatenate([self._before, text])
-        first = self._ends_first[known]
-        starts = self._ends_always[known[1:-1]] | (first[1:-1] & ~first[:-2])
-        starts[: max(0, self._always - self._seen)] = True
-        self._before, self._seen = known[-2:], self._seen + text.size
-        return starts
 
 
 @njit(cache=True, nogil=True)

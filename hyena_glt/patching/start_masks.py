@@ -89,7 +89,7 @@ def _tensor_starts(request: StartRequest) -> Tensor:
         last = rows.lengths_tensor()[:, None]
         return starts.scatter(1, last, last < 2)
     if args.patching_mode is PatchingModeEnum.space:
-        return class_start_mask(rows.tokens, *_classes(args))
+        return class_start_mask(rows.tokens, *token_classes(args))
     if args.patching_mode is PatchingModeEnum.byte:
         return torch.ones(rows.tokens.shape[0], request.width, dtype=torch.bool, device=rows.tokens.device)
     return _static_starts(request)
@@ -112,7 +112,7 @@ def compiled_start_mask(request: StartRequest) -> Tensor:
     elif request.predictions is not None or request.args.patching_mode is PatchingModeEnum.byte:
         return tensor_start_mask(request)
     elif request.args.patching_mode in (PatchingModeEnum.bpe, PatchingModeEnum.space):
-        classes, always = _classes(request.args)
+        classes, always = token_classes(request.args)
         kernels.mark_class_rows(rows.on_cpu(), rows.lengths, num_next, classes.numpy(), always, starts)
         if request.args.patching_mode is PatchingModeEnum.bpe and num_next:
             starts[np.arange(rows.lengths.size), rows.lengths] = rows.lengths < 2
@@ -155,7 +155,7 @@ def _top_cuts(scores: NDArray[np.float32], lengths: Lengths, budgets: Lengths) -
     return np.where(budgets > 0, cuts, np.inf).astype(np.float32)
 
 
-def _classes(args: PatcherArgs) -> tuple[Tensor, int]:
+def token_classes(args: PatcherArgs) -> tuple[Tensor, int]:
     """Class of each token, and how many tokens start a patch on their own account."""
     if args.patching_mode is PatchingModeEnum.bpe:
         classes = torch.full((VOCAB_SIZE,), GOES_ON, dtype=torch.uint8)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.scan import Bools
-from hyena_glt.tokens.byte_tokenizer import OFFSET
 
 ENDS_FIRST_OF_RUN, ENDS_ALWAYS = 1, 2  # as in `space_starts`, which loads torch
 
@@ -58,9 +57,10 @@ class TokenStarts:
     """
 
     def __init__(self, args: PatcherArgs) -> None:
-        from hyena_glt.patching.start_masks import _classes
+        from hyena_glt.patching.start_masks import token_classes
+        from hyena_glt.tokens.byte_tokenizer import OFFSET
 
-        classes, always = _classes(args)
+        classes, always = token_classes(args)
         self._of_token = classes.numpy()  # (260,) uint8
         self._of_byte = self._of_token[OFFSET:]
         self._starts = ClassStarts(always)

@@ -38,11 +38,11 @@ def cell(word: tuple[int, ...]) -> int:
 
 
 def table_counts(blocks: list[np.ndarray], order: int) -> np.ndarray:
-    counts = tables.empty_counts(order, BITS)
-    state = tables.new_state()
+    low, high = (tables.empty_counts(order, BITS, np.uint16) for _ in range(2))
+    state, offsets = tables.new_state(), tables.context_offsets(order, BITS)
     for block in blocks:
-        tables.count_symbols(block, LETTERS, BITS, order, tables.context_offsets(order, BITS), state, counts)
-    return counts
+        tables.count_symbols(block, LETTERS, BITS, order, offsets, state, low, high)
+    return tables.joined_counts(low, high)
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,6 +59,12 @@ def test_counts_equal_a_dictionary(sequence, order):
 def test_blocks_of_any_size_count_the_same(sequence, order, cuts):
     pieces = np.split(sequence, sorted(min(cut, sequence.size) for cut in cuts))
     assert np.array_equal(table_counts(pieces, order), table_counts([sequence], order))
+
+
+def test_counts_go_beyond_sixteen_bits():
+    counts = table_counts([np.zeros(200_000, np.uint8)], 2)
+    assert counts[cell((0, 0, 0))] == 199_998
+    assert counts.sum() == 200_000
 
 
 @settings(max_examples=40, deadline=None)
