@@ -105,9 +105,11 @@ def stages(path: Path, repeats: int) -> list[Row]:
         "code": lambda: [DNA.encode(block.sequence) for block in blocks],
         f"fit (order {model.order})": fit,
         "calibrate": lambda: survey.calibrate(rule, 16),
-        "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model)),
+        "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model, reuse=True)),
         "scan": scan,
-        "read, score, scan": lambda: sum(p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args)),
+        "read, score, scan": lambda: sum(
+            p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args, reuse=True)
+        ),
         "write BED": write,
     }
     return [stage_row(name, bases, run, repeats) for name, run in work.items()]
@@ -147,7 +149,8 @@ def whole_command(one: Path, many: Path, repeats: int) -> Row:
 def run_command(path: Path) -> float:
     """Wall seconds of one process."""
     output = path.with_suffix(".out.bed")
-    words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", "1", "--force"]
+    output.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return timed(lambda: subprocess.run(words, check=True, capture_output=True, env=environment))
 
