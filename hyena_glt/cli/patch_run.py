@@ -114,7 +114,7 @@ class PatchRun:
         """One line for a person."""
         whole, plan = self.totals().as_dict(), self.plan
         rule = f"mode {plan.args.patching_mode}" if plan.threshold is None else f"threshold {plan.threshold:.8g} nats"
-        runs = f" ({whole['mean_called_length']:.2f} without runs of N)" if whole["ambiguous_bases"] else ""
+        runs = f" ({whole['mean_called_length']:.2f} without ambiguous symbols)" if whole["ambiguous_bases"] else ""
         return (
             f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}{runs}, "
             f"{rule}, {plan.model.name} order {plan.model.order} "
