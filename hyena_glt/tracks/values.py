@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from hyena_glt.errors import DataError
 from hyena_glt.tracks.provenance import Provenance
 from hyena_glt.tracks.text import bedgraph_lines, bedgraph_room
 
@@ -72,9 +73,19 @@ class BigWigWriter:
         self._file.addHeader(list(contig_lengths.items()))
 
     def write(self, batch: ValueBatch) -> None:
-        """Append the values of a batch."""
-        for first, last in present_runs(batch.missing):
-            self._file.addEntries(batch.contig, batch.start + first, values=batch.values[first:last], span=1, step=1)
+        """Append the values of a batch.
+
+        Raises:
+            DataError: A contig that comes twice (reads may share a name), which the format cannot hold.
+        """
+        try:
+            for first, last in present_runs(batch.missing):
+                values = batch.values[first:last]
+                self._file.addEntries(batch.contig, batch.start + first, values=values, span=1, step=1)
+        except RuntimeError:
+            raise DataError(
+                "bigWig holds each position once and contigs in order; write bedGraph instead", record=batch.contig
+            ) from None
 
     def close(self) -> None:
         """Write the index and close the file."""

@@ -36,6 +36,16 @@ def test_a_saved_model_gives_the_same_track(model, cli, genome, tmp_path):
     assert fresh.startswith("track type=bedGraph")
 
 
+def test_reads_that_share_a_name_are_refused_in_bigwig(cli, tmp_path):
+    reads = tmp_path / "r.fq"
+    reads.write_text(("@r\n" + "ACGT" * 9 + "\n+\n" + "I" * 36 + "\n") * 2)
+    done = cli("entropy", reads, "-o", tmp_path / "e.bw")
+    assert done.code == 1
+    assert "write bedGraph instead" in done.err
+    assert not (tmp_path / "e.bw").exists()
+    assert cli("entropy", reads, "-o", tmp_path / "e.bedgraph").code == 0
+
+
 def test_bigwig_to_stdout_is_refused(cli, genome):
     done = cli("entropy", genome, "-o", "-", "-O", "bigwig")
     assert done.code == 3
