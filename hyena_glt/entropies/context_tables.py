@@ -128,7 +128,7 @@ def score_symbols(codes, letters, bits, order, offsets, state, rows, entropies, 
         surprises: `(length,)` float32, written: `-ln p(symbol | context)` in nats; 0 for an ambiguity symbol.
     """
     shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
-    width = np.uint64(rows.shape[1])  # flat tables and one multiplication: 2-D indexing costs a fifth of the time
+    width = np.uint64(rows.shape[1])  # flat tables and one multiplication: 2-D indexing does more
     full_rows = rows[offsets[order] :].reshape(-1)
     full_surprises, full_entropies = full_rows[SURPRISES:], full_rows.view(np.float32)
     row_entropies, half = rows.reshape(-1).view(np.float32), width // np.uint64(2)

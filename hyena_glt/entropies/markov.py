@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from hyena_glt.entropies import context_tables as tables
-from hyena_glt.entropies.fitting import HIGHEST_ORDER, LN2, check_order, default_order, fit_tables
-from hyena_glt.entropies.symbols import Scores, ambiguity_edges, symbol_codes
+from hyena_glt.entropies.fitting import HIGHEST_ORDER, check_order, default_order, fit_tables
+from hyena_glt.entropies.symbols import Scores, ambiguity_edges, bits_per_letter, symbol_codes
 from hyena_glt.errors import DataError, ModelFileError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 
@@ -108,16 +108,7 @@ class MarkovEntropy:
         Raises:
             DataError: No letter of the alphabet in the sequences.
         """
-        if isinstance(sequences, str | bytes):
-            sequences = [sequences]
-        total, letters = 0.0, 0
-        for sequence in sequences:
-            codes = symbol_codes(sequence, self.alphabet)
-            total += float(self.score(codes).surprises.sum(dtype=np.float64))
-            letters += int(np.count_nonzero(codes < self.alphabet.size))
-        if not letters:
-            raise DataError(f"no letter of alphabet {self.alphabet.name} in the sequences to be scored")
-        return total / letters / LN2
+        return bits_per_letter(self.score, sequences, self.alphabet)
 
     def stream(self) -> MarkovStream:
         """A scorer that takes one sequence in blocks of any size."""

@@ -29,8 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyena_glt.entropies import mixing_kernels as kernels
-from hyena_glt.entropies.fitting import LN2
-from hyena_glt.entropies.symbols import Scores, ambiguity_edges, symbol_codes
+from hyena_glt.entropies.symbols import Scores, ambiguity_edges, bits_per_letter, symbol_codes
 from hyena_glt.errors import AlphabetError, ConfigError, DataError, ModelFileError
 from hyena_glt.sequences.alphabets import AMBIGUOUS, Alphabet, get_alphabet
 
@@ -165,14 +164,7 @@ class MixEntropy:
         Raises:
             DataError: No letter of the alphabet in the sequences.
         """
-        total, letters = 0.0, 0
-        for sequence in _listed(sequences):
-            codes = symbol_codes(sequence, self.alphabet)
-            total += float(self.score(codes).surprises.sum(dtype=np.float64))
-            letters += int(np.count_nonzero(codes < self.alphabet.size))
-        if not letters:
-            raise DataError(f"no letter of alphabet {self.alphabet.name} in the sequences to be scored")
-        return total / letters / LN2
+        return bits_per_letter(self.score, sequences, self.alphabet)
 
     def stream(self) -> MixStream:
         """A scorer that takes one sequence in blocks of any size."""

@@ -1,8 +1,7 @@
 """Ask the processor for a table entry before it is needed.
 
 A context table of order 10 is larger than the cache, and each symbol reads one place of it at random. The places of
-the next symbols are known ahead, so asking for them early hides most of the waiting (2.3 times faster scoring on
-the machine of docs/performance.md).
+the next symbols are known ahead, so asking for them early hides much of the waiting.
 """
 
 from __future__ import annotations

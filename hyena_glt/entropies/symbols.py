@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,27 @@ def token_code_table(alphabet: Alphabet) -> np.ndarray:
     by_byte = np.frombuffer(alphabet.code_table, dtype=np.uint8)
     outside = np.uint8(0 if alphabet.size > 255 else 255)
     return np.concatenate([np.full(5, outside), by_byte, [outside]]).astype(np.uint8)
+
+
+def bits_per_letter(score: Callable[[np.ndarray], Scores], sequences: Any, alphabet: Alphabet) -> float:
+    """Mean surprise of the letters of sequences, in bits.
+
+    Args:
+        score: Codes of one whole sequence to its scores.
+        sequences: One sequence as text, or an iterable of sequences as `symbol_codes` takes them.
+        alphabet: Theirs.
+
+    Raises:
+        DataError: No letter of the alphabet in the sequences.
+    """
+    total, letters = 0.0, 0
+    for sequence in [sequences] if isinstance(sequences, str | bytes) else sequences:
+        codes = symbol_codes(sequence, alphabet)
+        total += float(score(codes).surprises.sum(dtype=np.float64))
+        letters += int(np.count_nonzero(codes < alphabet.size))
+    if not letters:
+        raise DataError(f"no letter of alphabet {alphabet.name} in the sequences to be scored")
+    return total / letters / math.log(2.0)
 
 
 def ambiguity_edges(codes: np.ndarray, letters: int) -> np.ndarray:
