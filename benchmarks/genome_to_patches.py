@@ -108,7 +108,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
         "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model, reuse=True)),
         "scan": scan,
         "read, score, scan": lambda: sum(
-            p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args, reuse=True)
+            p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args, entropies=False)
         ),
         "write BED": write,
     }

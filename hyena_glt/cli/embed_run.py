@@ -104,7 +104,7 @@ class EmbedRun:
         survey, plan = self.plan.survey, self.plan
         parts: list[PatchedBlock] = []
         with progress("embedding", survey.symbols if survey else None) as advance:
-            for patched in patch_blocks(source.blocks(), source.alphabet, plan.model, plan.args):
+            for patched in patch_blocks(source.blocks(), source.alphabet, plan.model, plan.args, entropies=False):
                 parts.append(patched)
                 if not patched.block.last:
                     continue
@@ -124,7 +124,7 @@ class EmbedRun:
             first.start,
             b"".join(part.block.sequence for part in parts),
             np.concatenate([part.lengths for part in parts]),
-            np.concatenate([part.scores.forced_starts for part in parts]),
+            np.concatenate([part.forced_starts for part in parts]),
             np.concatenate([part.ambiguous for part in parts]),
             self.window,
         )

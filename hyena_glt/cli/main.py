@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 bad data, 2 wrong usage, 3 environment (disk, permission, 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -22,6 +23,7 @@ from hyena_glt.errors import HyenaGLTError
 # Typer carries its own copy of click; the base classes of its public exceptions are the same in every version.
 UsageProblem, CommandProblem = typer.BadParameter.__mro__[1:3]
 
+GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage; Python's 700 cost a tenth of the start
 EPILOG = (
     "Input and output: - is stdin or stdout, compressed input is recognised by its content, .gz output is BGZF. "
     "Regions chr1:1-1000 are 1-based inclusive; BED, bedGraph and the Python API are 0-based half-open."
@@ -130,6 +132,7 @@ def _close_stdout() -> None:
 
 def run() -> None:
     """The console script."""
+    gc.set_threshold(GARBAGE_THRESHOLD)  # imports make many objects and no garbage
     sys.exit(main())
 
 

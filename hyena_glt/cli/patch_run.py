@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class PatchRun:
     Args:
         plan: Model and rule.
         origin: What the outputs say about themselves.
-        threads: More than one reads ahead in the background.
+        threads: More than one reads and scores ahead in the background.
         with_header: Write the provenance into text outputs.
     """
 
@@ -97,7 +98,7 @@ class PatchRun:
                 lengths = survey.contig_lengths if survey else {}
                 value_writer = files.enter_context(open_value_writer(*values, self._header, self.origin, lengths))
             patch_writer = files.enter_context(open_patch_writer(*patches, self._header))
-            for patched in self._patched(source):
+            for patched in self._patched(source, entropies=value_writer is not None):
                 _write_block(patched, patch_writer, value_writer)
             if not self.contigs:
                 raise DataError("no sequence in the input", path=source.name)
@@ -134,14 +135,17 @@ class PatchRun:
         }
         write_json(path, content)
 
-    def _patched(self, source: GenomeSource) -> Iterator[PatchedBlock]:
+    def _patched(self, source: GenomeSource, *, entropies: bool) -> Iterator[PatchedBlock]:
         """The patched blocks, counted as they have been used."""
         survey, plan = self.plan.survey, self.plan
         begins = True
         clock = time.perf_counter()
         with progress("patching", survey.symbols if survey else None) as advance:
-            blocks = prefetched(source.blocks(), self.threads)
-            for patched in patch_blocks(blocks, source.alphabet, plan.model, plan.args, reuse=True):
+            ahead = partial(prefetched, threads=self.threads)
+            blocks = source.blocks()
+            for patched in patch_blocks(
+                blocks, source.alphabet, plan.model, plan.args, entropies=entropies, ahead=ahead
+            ):
                 yield patched
                 now = time.perf_counter()
                 if begins:
@@ -169,5 +173,5 @@ def _write_block(patched: PatchedBlock, patches: PatchWriter, values: ValueWrite
     if patched.lengths.size:
         batch = PatchBatch(block.name, patched.patch_start, patched.lengths, patched.mean_surprises)
         patches.write(batch)
-    if values is not None:
-        values.write(ValueBatch(block.name, block.start, patched.scores.entropies, patched.ambiguous))
+    if values is not None and patched.entropies is not None:
+        values.write(ValueBatch(block.name, block.start, patched.entropies, patched.ambiguous))

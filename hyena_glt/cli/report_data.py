@@ -73,7 +73,7 @@ def _track(parts: list[PatchedBlock], features: list[Feature]) -> ContigTrack:
         offset=first.start,
         patch_lengths=np.concatenate([part.lengths for part in parts]),
         patch_scores=np.concatenate([part.mean_surprises for part in parts]).astype(np.float32),
-        entropies=np.concatenate([part.scores.entropies for part in parts]),
+        entropies=np.concatenate([part.entropies for part in parts]),
         features=[f for f in features if f.start < end and f.end > first.start],
         ambiguous=ambiguous_runs(ambiguous, offset=first.start),
     )

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from hyena_glt.sequences.records import Block
 from hyena_glt.sequences.regions import Region, region_blocks, wanted_regions
 from hyena_glt.tracks.provenance import Provenance
 
+KEPT_SYMBOLS = 1 << 26  # bases of a genome that is kept in memory between two passes, at most
+
 
 @dataclass(frozen=True)
 class GenomeSource:
@@ -30,6 +32,8 @@ class GenomeSource:
     alphabet: Alphabet
     degap: bool
     regions: list[Region]
+    reread: bool = True  # the blocks will be asked for more than once
+    _kept: list[Block] = field(default_factory=list, repr=False)
 
     def blocks(self) -> Iterator[Block]:
         """The blocks that were asked for, from the beginning."""
@@ -39,9 +43,26 @@ class GenomeSource:
         return blocks if str(self.path) == self.name else _renamed(blocks, self.name)
 
     def all_blocks(self) -> Iterator[Block]:
-        """Every block of the file, from the beginning: models are fitted on all of it, whatever the regions."""
+        """Every block of the file, from the beginning: models are fitted on all of it, whatever the regions.
+
+        A genome of at most `KEPT_SYMBOLS` is read once and kept for the next time.
+        """
+        if self._kept:
+            return iter(self._kept)
         blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap)
-        return blocks if str(self.path) == self.name else _renamed(blocks, self.name)
+        return self._keeping(blocks if str(self.path) == self.name else _renamed(blocks, self.name))
+
+    def _keeping(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        kept: list[Block] = []
+        room = KEPT_SYMBOLS if self.reread else 0
+        for block in blocks:
+            room -= len(block.sequence)
+            if room >= 0:
+                kept.append(block)
+            else:
+                kept.clear()
+            yield block
+        self._kept.extend(kept)
 
     def provenance(self) -> Provenance:
         """The command as typed, and which input it reads."""
@@ -67,7 +88,7 @@ def open_genome(
     wanted = wanted_regions(regions or [], regions_file)
     letters = get_alphabet(alphabet)
     if str(path) != "-" or not reread:
-        yield GenomeSource(path, str(path), letters, degap, wanted)
+        yield GenomeSource(path, str(path), letters, degap, wanted, reread)
         return
     with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)

@@ -10,16 +10,19 @@ size. A code at or above `letters` (an ambiguity symbol) resets the context.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from hyena_glt.entropies.logarithms import natural_logs
 from hyena_glt.entropies.prefetch import AHEAD, prefetch
 
-SURPRISE_STEP = 1.0 / 4096  # nats; surprises are kept in such steps, which keeps the table small
+SURPRISE_STEP = 1.0 / 2048  # nats; surprises are kept in such steps, which keeps the table small
+HIGHEST_SURPRISE = (1 << 15) - 1  # steps, 16 nats: one bit of a uint16 is left for a decision
 SURPRISES = 2  # first column of the surprises in a row
+TINY = 1e-300
+LOGS_AT_ONCE = 1024  # logarithms taken together
 Counts = np.ndarray  # (cells,) uint32, the flat layout above
 
 
@@ -73,7 +76,7 @@ def rolled(context, codes, start, end, shift, mask):
     return context
 
 
-# The two passes below share one shape: while the context is short (the first symbols of a sequence, or those
+# The three passes below share one shape: while the context is short (the first symbols of a sequence, or those
 # behind an ambiguity symbol) one careful step at a time, then a tight loop to the end of the run of letters.
 
 
@@ -160,6 +163,43 @@ def score_symbols(codes, letters, bits, order, offsets, state, rows, entropies, 
     state[0], state[1] = np.int64(context), known
 
 
+@njit(cache=True, nogil=True)
+def look_up_cells(codes, letters, bits, order, offsets, state, cells, values):
+    """Look up the cell of each symbol after its context; updates `state`.
+
+    Args:
+        codes: `(length,)` uint8.
+        cells: `(contexts of all orders << bits,)` uint16, any numbers in the flat layout.
+        values: `(length,)` uint16, written: `cells[context, symbol]`; 0 for an ambiguity symbol.
+    """
+    shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
+    cell_mask = (np.uint64(1) << np.uint64(bits * (order + 1))) - np.uint64(1)
+    full_context = cells[offsets[order] << bits :]
+    context, known, i = np.uint64(state[0]), state[1], 0
+    while i < codes.size:
+        if known == order:
+            end = run_end(codes, i, letters)
+            cell = context
+            ahead = rolled(context, codes, i, min(i + AHEAD, end), shift, cell_mask)
+            for j in range(i, end):
+                ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & cell_mask
+                prefetch(full_context, np.int64(ahead))
+                cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
+                values[j] = full_context[cell]
+            context, i = cell & mask, end
+            if i == codes.size:
+                break
+        x = np.uint64(codes[i])
+        if codes[i] >= letters:
+            context, known = np.uint64(0), 0
+            values[i] = 0
+        else:
+            values[i] = cells[((np.uint64(offsets[known]) + context) << shift) | x]
+            context, known = ((context << shift) | x) & mask, min(known + 1, order)
+        i += 1
+    state[0], state[1] = np.int64(context), known
+
+
 def empty_rows(order: int, bits: int) -> np.ndarray:
     """Room for the scores of every context of the orders 0..order, `(contexts, SURPRISES + 2 ** bits)` uint16.
 
@@ -178,15 +218,34 @@ def entropies_of(rows: np.ndarray) -> np.ndarray:
 def pool_strands(counts: Counts, order: int) -> Counts:
     """Add to each cell the count of its reverse complement (four letters whose complement is `3 - code`).
 
-    The word of a cell is the context and its symbol. Reversing the flat block complements every letter,
-    and transposing the block, seen with one axis a letter, reverses the word.
+    The word of a cell is the context and its symbol.
     """
     pooled = np.empty_like(counts)
     for j in range(order + 1):
-        block = order_block(counts, j, bits=2).reshape((4,) * (j + 1))
-        complement_reversed = block.reshape(-1)[::-1].reshape((4,) * (j + 1)).T
-        order_block(pooled, j, bits=2)[:] = (block + complement_reversed).reshape(-1, 4)
+        first, second = (j + 1) // 2, j + 1 - (j + 1) // 2
+        block, out = (order_block(flat, j, bits=2).reshape(-1) for flat in (counts, pooled))
+        add_other_strand(block, reverse_complements(first), reverse_complements(second), out)
     return pooled
+
+
+def reverse_complements(length: int) -> np.ndarray:
+    """The reverse complement of each word of that many letters, `(4 ** length,)` int64."""
+    words = np.arange(4**length).reshape((4,) * length)
+    return words.T.reshape(-1)[::-1].copy()
+
+
+@njit(cache=True, nogil=True)
+def add_other_strand(block, first, second, out):
+    """`out[word] = block[word] + block[reverse complement of word]`.
+
+    A word is two halves; its reverse complement is those of the halves in the other order. `first` and `second` hold
+    them for every half. Some columns at a time: what they read stays in the cache.
+    """
+    rows, columns, step = first.size, second.size, 16
+    for left in range(0, columns, step):
+        for i in range(rows):
+            for j in range(left, min(left + step, columns)):
+                out[i * columns + j] = block[i * columns + j] + block[second[j] * rows + first[i]]
 
 
 def sum_shorter_contexts(counts: Counts, order: int, bits: int) -> None:
@@ -221,27 +280,36 @@ def backed_off(counts, lower, concentration, left_out, probabilities):
         total = concentration - left_out
         for x in range(symbols):
             total += counts[c, x]
-        scale = 1.0 / max(total, 1e-300)
+        scale = 1.0 / max(total, TINY)
         for x in range(symbols):
             occurrences = max(float(counts[c, x]) - left_out, 0.0)
             probabilities[c, x] = (occurrences + concentration * lower[c % shorter, x]) * scale
 
 
 @njit(cache=True, nogil=True)
-def leave_one_out_loss(counts, lower, concentration, stride):
-    """Summed surprise (nats) and number of occurrences, each predicted from all others; every `stride`-th context."""
+def leave_one_out_loss(counts, lower, concentration):
+    """Summed surprise (nats) and number of occurrences, each predicted from all others. Arguments as `backed_off`."""
     contexts, symbols = counts.shape
     shorter = lower.shape[0]
+    numbers = np.empty(LOGS_AT_ONCE + symbols + 1)
+    values, logs = np.empty_like(numbers), np.empty_like(numbers)
     loss, occurrences = 0.0, 0.0
-    for c in range(0, contexts, stride):
-        total = concentration - 1.0
-        for x in range(symbols):
-            total += counts[c, x]
+    used = 0
+    for c in range(contexts):
+        total = 0.0
         for x in range(symbols):
             n = float(counts[c, x])
-            if n > 0:
-                loss -= n * math.log((n - 1.0 + concentration * lower[c % shorter, x]) / total)
-                occurrences += n
+            numbers[used], values[used] = -n, max(n - 1.0 + concentration * lower[c % shorter, x], TINY)
+            total += n
+            used += 1
+        numbers[used], values[used] = total, max(total - 1.0 + concentration, TINY)
+        used += 1
+        occurrences += total
+        if used >= LOGS_AT_ONCE or c + 1 == contexts:
+            natural_logs(values[:used], logs[:used])
+            for i in range(used):
+                loss += numbers[i] * logs[i]
+            used = 0
     return loss, occurrences
 
 
@@ -254,11 +322,17 @@ def fill_rows(probabilities, rows, row_entropies):
         rows: `(contexts, SURPRISES + symbols)` uint16, written.
         row_entropies: The float32 view of `rows`.
     """
-    for c in range(probabilities.shape[0]):
-        entropy = 0.0
-        for x in range(probabilities.shape[1]):
-            p = probabilities[c, x]
-            surprise = -math.log(p) if p > 0.0 else 0.0
-            entropy += p * surprise
-            rows[c, SURPRISES + x] = np.uint16(min(surprise / SURPRISE_STEP + 0.5, 65535.0))
-        row_entropies[c, 0] = entropy
+    contexts, symbols = probabilities.shape
+    flat = probabilities.reshape(-1)
+    logs = np.empty(LOGS_AT_ONCE * symbols)
+    for first in range(0, contexts, LOGS_AT_ONCE):
+        stop = min(first + LOGS_AT_ONCE, contexts)
+        natural_logs(flat[first * symbols : stop * symbols], logs[: (stop - first) * symbols])
+        for c in range(first, stop):
+            entropy = 0.0
+            for x in range(symbols):
+                p = probabilities[c, x]
+                surprise = -logs[(c - first) * symbols + x] if p > 0.0 else 0.0
+                entropy += p * surprise
+                rows[c, SURPRISES + x] = np.uint16(min(surprise / SURPRISE_STEP + 0.5, HIGHEST_SURPRISE))
+            row_entropies[c, 0] = entropy

@@ -70,7 +70,7 @@ def fit_tables(counts: np.ndarray, order: int, alphabet: Alphabet) -> FittedTabl
         block = tables.order_block(counts, j, bits)
         concentrations.append(best_concentration(block, lower_left_out))
         if j == order:
-            loss, occurrences = tables.leave_one_out_loss(block, lower_left_out, concentrations[-1], 1)
+            loss, occurrences = tables.leave_one_out_loss(block, lower_left_out, concentrations[-1])
         else:
             lower_left_out = interpolated(block, lower_left_out, concentrations[-1], left_out=1.0)
         lower = interpolated(block, lower, concentrations[-1], left_out=0.0)
@@ -99,10 +99,11 @@ def best_concentration(counts: np.ndarray, lower: np.ndarray) -> float:
 
     Looks at about `SEARCH_CONTEXTS` contexts. The stride is odd, so that the sample favours no symbol.
     """
-    stride = max(1, len(counts) // SEARCH_CONTEXTS) | 1
+    contexts = np.arange(0, len(counts), max(1, len(counts) // SEARCH_CONTEXTS) | 1)
+    sample, lower_sample = counts[contexts], lower[contexts % len(lower)]
 
     def loss(log_concentration: float) -> float:
-        return tables.leave_one_out_loss(counts, lower, math.exp(log_concentration), stride)[0]
+        return tables.leave_one_out_loss(sample, lower_sample, math.exp(log_concentration))[0]
 
     low, high = (math.log(value) for value in CONCENTRATIONS)
     ratio = (math.sqrt(5.0) - 1.0) / 2.0

@@ -19,11 +19,12 @@ import numpy as np
 
 from hyena_glt.entropies import context_tables as tables
 from hyena_glt.entropies.fitting import HIGHEST_ORDER, check_order, default_order, fit_tables
-from hyena_glt.entropies.symbols import Scores, ambiguity_edges, bits_per_letter, symbol_codes
+from hyena_glt.entropies.symbols import RunEdges, Scores, ambiguity_edges, bits_per_letter, symbol_codes
 from hyena_glt.errors import DataError, ModelFileError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 
-FORMAT = "hyena-glt/markov/1"
+FORMAT = "hyena-glt/markov/2"
+HASHED_ORDER = 8  # counts up to this context length tell data apart; hashing longer ones takes longer than fitting
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class MarkovEntropy:
     concentrations: tuple[float, ...]  # one for each order 0..order
     symbols: int  # letters it was fitted on
     held_out_bits: float  # leave-one-out bits per symbol of the data it was fitted on
-    counts_sha256: str  # of the counts it was fitted on
+    counts_sha256: str  # of the counts it was fitted on, at order `HASHED_ORDER` or its own
     name: str = "markov"
     offsets: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, np.int64))
 
@@ -176,13 +177,20 @@ class MarkovEntropy:
         """Surprise of each symbol after each context, `(contexts, symbols)` uint16 in steps of `SURPRISE_STEP` nats."""
         return np.ascontiguousarray(self.rows[:, tables.SURPRISES :])
 
-    def score(self, codes: np.ndarray, state: np.ndarray | None = None, out: np.ndarray | None = None) -> Scores:
+    def score(
+        self,
+        codes: np.ndarray,
+        state: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+        edges: RunEdges | None = None,
+    ) -> Scores:
         """Entropies, surprises and forced starts of symbol codes.
 
         Args:
             codes: `(length,)` uint8 codes of the alphabet.
             state: The context so far, updated; None begins a sequence.
             out: `(2, length)` float32, where entropies and surprises are put; None takes fresh memory.
+            edges: The runs of ambiguity symbols so far, updated; None begins a sequence.
         """
         state = tables.new_state() if state is None else state
         entropies, surprises = np.empty((2, codes.size), dtype=np.float32) if out is None else out
@@ -198,7 +206,7 @@ class MarkovEntropy:
             entropies,
             surprises,
         )
-        return Scores(entropies, surprises, ambiguity_edges(codes, alphabet.size))
+        return Scores(entropies, surprises, (edges or RunEdges()).feed(codes >= alphabet.size))
 
 
 class MarkovStream:
@@ -207,7 +215,7 @@ class MarkovStream:
     def __init__(self, model: MarkovEntropy) -> None:
         self.model = model
         self._state = tables.new_state()
-        self._was_ambiguous: bool | None = None
+        self._edges = RunEdges()
 
     def feed(self, block: Any, out: np.ndarray | None = None) -> Scores:
         """Scores of the next block of symbols.
@@ -218,12 +226,7 @@ class MarkovStream:
         """
         model = self.model
         codes = block if _is_codes(block) else symbol_codes(block, model.alphabet)
-        scores = model.score(codes, self._state, out)
-        if codes.size:
-            first, last = (bool(code >= model.alphabet.size) for code in (codes[0], codes[-1]))
-            scores.forced_starts[0] = self._was_ambiguous not in (None, first)
-            self._was_ambiguous = last
-        return scores
+        return model.score(codes, self._state, out, self._edges)
 
 
 class MarkovFitter:
@@ -279,6 +282,7 @@ class MarkovFitter:
 
 def _from_counts(counts: np.ndarray, order: int, alphabet: Alphabet, symbols: int) -> MarkovEntropy:
     fitted = fit_tables(counts, order, alphabet)
+    hashed = tables.order_block(counts, min(order, HASHED_ORDER), alphabet.bits)
     return MarkovEntropy(
         alphabet=alphabet,
         order=order,
@@ -286,7 +290,7 @@ def _from_counts(counts: np.ndarray, order: int, alphabet: Alphabet, symbols: in
         concentrations=fitted.concentrations,
         symbols=symbols,
         held_out_bits=fitted.held_out_bits,
-        counts_sha256=hashlib.sha256(counts.data).hexdigest(),
+        counts_sha256=hashlib.sha256(hashed.data).hexdigest(),
     )
 
 

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyena_glt.entropies import mixing_kernels as kernels
-from hyena_glt.entropies.symbols import Scores, ambiguity_edges, bits_per_letter, symbol_codes
+from hyena_glt.entropies.symbols import RunEdges, Scores, ambiguity_edges, bits_per_letter, symbol_codes
 from hyena_glt.errors import AlphabetError, ConfigError, DataError, ModelFileError
 from hyena_glt.sequences.alphabets import AMBIGUOUS, Alphabet, get_alphabet
 
@@ -132,7 +132,7 @@ class MixEntropy:
         about, state = _read_state(path)
         try:
             stream = MixStream(cls(about["alphabet"]), state, int(about["symbols"]))
-            stream.was_ambiguous = {"None": None, "False": False, "True": True}[str(about["was_ambiguous"])]
+            stream.edges.was_in_run = {"None": None, "False": False, "True": True}[str(about["was_ambiguous"])]
         except (KeyError, TypeError, ValueError, AlphabetError, ConfigError) as problem:
             raise ModelFileError(f"damaged description ({problem}); save the stream again", path=path) from None
         return stream
@@ -190,7 +190,7 @@ class MixStream:
         self.model = model
         self.state = state
         self.symbols = symbols  # letters fed so far
-        self.was_ambiguous: bool | None = None  # whether the last symbol was an ambiguity symbol
+        self.edges = RunEdges()  # of runs of ambiguity symbols
 
     def feed(self, block: Any, out: np.ndarray | None = None) -> Scores:
         """Scores of the next block of symbols.
@@ -204,18 +204,14 @@ class MixStream:
         codes.flags.writeable = False  # one compiled form serves arrays that may be written and those that may not
         entropies, surprises = np.empty((2, codes.size), dtype=np.float32) if out is None else out
         kernels.mix_symbols(codes, tuple(self.state), entropies, surprises)  # plain: numba's cache would name the class
-        letters = self.model.alphabet.size
-        scores = Scores(entropies, surprises, ambiguity_edges(codes, letters))
-        if codes.size:
-            scores.forced_starts[0] = self.was_ambiguous not in (None, bool(codes[0] >= letters))
-            self.was_ambiguous = bool(codes[-1] >= letters)
-            self.symbols += int(np.count_nonzero(codes < letters))
-        return scores
+        ambiguous = codes >= self.model.alphabet.size
+        self.symbols += codes.size - int(np.count_nonzero(ambiguous))
+        return Scores(entropies, surprises, self.edges.feed(ambiguous))
 
     def end_sequence(self) -> None:
         """The next block belongs to another sequence: contexts start anew, what was learned stays."""
         self.feed(np.array([AMBIGUOUS], dtype=np.uint8))
-        self.was_ambiguous = None
+        self.edges = RunEdges()
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write the state as one safetensors file (25 MiB and a byte for each base seen), whole or not at all."""
@@ -227,7 +223,7 @@ class MixStream:
             "format": FORMAT,
             "alphabet": self.model.alphabet.name,
             "symbols": self.symbols,
-            "was_ambiguous": self.was_ambiguous,
+            "was_ambiguous": self.edges.was_in_run,
             "state_sha256": _digest(self.state),
         }
         arrays = self.state._asdict()

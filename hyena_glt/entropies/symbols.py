@@ -77,7 +77,24 @@ def ambiguity_edges(codes: np.ndarray, letters: int) -> np.ndarray:
         codes: `(length,)` uint8 symbol codes.
         letters: Size of the alphabet; codes at or above it are ambiguity symbols.
     """
-    edges = np.zeros(codes.size, dtype=bool)
-    ambiguous = codes >= letters
-    np.not_equal(ambiguous[1:], ambiguous[:-1], out=edges[1:])
-    return edges
+    return RunEdges().feed(codes >= letters)
+
+
+class RunEdges:
+    """The edges of runs in a sequence that arrives in blocks."""
+
+    def __init__(self) -> None:
+        self.was_in_run: bool | None = None  # the last symbol; None before the first
+
+    def feed(self, in_run: np.ndarray) -> np.ndarray:
+        """True where a run begins or has just ended, `(length,)` bool; never at the first symbol of the sequence.
+
+        Args:
+            in_run: `(length,)` bool, of the next symbols.
+        """
+        edges = np.zeros(in_run.size, dtype=bool)
+        if in_run.size:
+            np.not_equal(in_run[1:], in_run[:-1], out=edges[1:])
+            edges[0] = self.was_in_run not in (None, bool(in_run[0]))
+            self.was_in_run = bool(in_run[-1])
+        return edges

@@ -173,8 +173,9 @@ class Scanner:
         """Take the scores of the next tokens.
 
         Args:
-            scores: `(n,)` float32 nats, entry `i` of the prediction made after token `i`; in mode mask `(n,)`
-                bool, entry `i` about token `i` itself; static and byte only count its entries.
+            scores: `(n,)` float32 nats, entry `i` of the prediction made after token `i`; in mode threshold also
+                `(n,)` bool, scores that were compared already; in mode mask `(n,)` bool, entry `i` about token `i`
+                itself; static and byte only count its entries.
             forced: `(n,)` bool, True at tokens that start a patch whatever the rule and the minimum say.
 
         Returns:
@@ -209,13 +210,16 @@ class Scanner:
         self._begin()
         return np.full(1 if length else 0, length, np.int64)
 
-    def _decide(self, scores: Floats, forced: Bools | None) -> Bools:
+    def _decide(self, scores: NDArray[Any], forced: Bools | None) -> Bools:
         """Whether each token after one of these starts a patch, `(n,)` bool."""
         starts = np.ones(scores.size, np.bool_)
         if self.rule.mode == "static":
             edges = NO_BOOLS if forced is None else forced
             size = float(self.rule.patch_size or 1)
             self._origin = kernels.mark_stride(starts, edges, self._seen + 1, self._origin, size)
+        elif self.rule.mode == "threshold" and scores.dtype == np.bool_:
+            starts[:] = scores
+            starts[: max(self.rule.score_rule.always - self._seen, 0)] = True
         elif self.rule.mode != "byte":
             scores = np.ascontiguousarray(scores, np.float32)
             if kernels.mark_scores(scores, self._seen, self._previous, *self.rule.score_rule, starts):

@@ -16,6 +16,8 @@ from hyena_glt.errors import ConfigError
 from hyena_glt.patching.scan import Bools, Floats, ScanRule, ScoreRows
 
 CLOSE_ENOUGH = 1e-4  # share of the wanted number of patches that the search may be off by
+SAMPLE_VALUES = 1 << 16  # values that the search takes its first guesses from
+GUESS_MARGIN = 0.004  # share of the values by which the guesses lie beside the quantile
 LARGEST = np.finfo(np.float32).max
 
 
@@ -82,6 +84,7 @@ class _Steps:
     def __init__(self, rows: ScoreRows, rule: ScanRule, values: Floats) -> None:
         self._rows, self._rule = rows, rule
         self._counts: dict[int, int] = {}
+        self._sample = np.sort(values[:: values.size // SAMPLE_VALUES + 1])
         self.lowest = _key_of_float(max(np.nextafter(values.min(), -LARGEST), -LARGEST))
         self.highest = _key_of_float(min(values.max(), LARGEST))
 
@@ -102,8 +105,11 @@ class _Steps:
             return low, low
         if self.count(high) >= wanted:
             return high, high
+        guesses = self._guesses(wanted)
+        halve = False
         while high - low > 1:
-            middle = (low + high) // 2
+            middle = guesses.pop() if guesses else self._between(low, high, wanted, halve=halve)
+            middle, halve = min(max(middle, low + 1), high - 1), not halve
             if abs(self.count(middle) - wanted) <= CLOSE_ENOUGH * wanted:
                 return middle, middle
             if self.count(middle) >= wanted:
@@ -111,6 +117,18 @@ class _Steps:
             else:
                 high = middle
         return low, high
+
+    def _guesses(self, wanted: float) -> list[int]:
+        """Keys on either side of the answer, most likely: quantiles of a sample of the values."""
+        share = 1.0 - wanted / self._rows.num_tokens
+        places = (np.clip([share - GUESS_MARGIN, share + GUESS_MARGIN], 0, 1) * (self._sample.size - 1)).astype(int)
+        return [_key_of_float(self._sample[place]) for place in places]
+
+    def _between(self, low: int, high: int, wanted: float, *, halve: bool) -> int:
+        """The middle of the range, or where a straight line between its ends reaches the wanted number."""
+        above, below = self.count(low), self.count(high)
+        share = 0.5 if halve else (above - wanted) / (above - below)
+        return low + int((high - low) * share)
 
 
 def decisive_values(rows: ScoreRows, rule: ScanRule) -> Floats:

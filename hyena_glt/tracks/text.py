@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 INTEGER_WIDTH = 20  # digits and sign of the widest int64
+CHUNK = 16  # bytes that are copied by one instruction
 TAB, NEWLINE, DOT, MINUS, ZERO = 9, 10, 46, 45, 48
+
+
+@intrinsic
+def _copy_chunk(typing_context: Any, out: Any, at: Any, text: Any, start: Any) -> Any:
+    """`copy_chunk(out, at, text, start)`: copy `CHUNK` bytes between flat uint8 arrays, wherever they lie."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        chunk = ir.VectorType(ir.IntType(8), CHUNK).as_pointer()
+        places = []
+        for array, value, index in zip(signature.args[::2], arguments[::2], arguments[1::2], strict=True):
+            view = context.make_array(array)(context, builder, value)
+            place = cgutils.get_item_pointer(context, builder, array, view, [index], wraparound=False)
+            places.append(builder.bitcast(place, chunk))
+        builder.store(builder.load(places[1], align=1), places[0], align=1)
+        return context.get_dummy_value()
+
+    return types.void(out, at, text, start), generate
+
+
+copy_chunk: Any = _copy_chunk  # called with four arguments: the typing context is the compiler's
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -55,6 +81,29 @@ def put_fixed(out, at, value, decimals):
     return at + decimals + 1
 
 
+@njit(cache=True, nogil=True, inline="always")
+def put_text(out, at, text, start, width):
+    """Copy `text[start : start + width]` to `at`, `CHUNK` bytes at a time; returns the place behind it.
+
+    Up to `CHUNK` bytes more are read and written: both arrays need that room, and what lies behind in `out` must not
+    have been written yet. `text` may be `out` itself, further up.
+    """
+    for i in range(0, width, CHUNK):
+        copy_chunk(out, at + i, text, start + i)
+    return at + width
+
+
+@njit(cache=True, nogil=True, inline="always")
+def count_up(digits, first):
+    """Add 1 to a decimal number whose digits end with the array; returns the place of its first digit."""
+    at = digits.size - CHUNK - 1
+    while digits[at] == ZERO + 9:
+        digits[at] = ZERO
+        at -= 1
+    digits[at] = digits[at] + 1 if at >= first else ZERO + 1
+    return min(at, first)
+
+
 @njit(cache=True, nogil=True)
 def bed9_lines(out, contig, start, lengths, first_number, scores, colours):
     """Fill `out` with one BED9 line per patch; returns the bytes used.
@@ -62,34 +111,43 @@ def bed9_lines(out, contig, start, lengths, first_number, scores, colours):
     Args:
         out: uint8 buffer of at least `bed9_room(...)` bytes.
         contig: Name as uint8.
-        start: 0-based start of the first patch on the contig.
+        start: 0-based start of the first patch on the contig, >= 0.
         lengths: `(patches,)` int64.
         first_number: Running number (the BED name) of the first patch.
         scores: `(patches,)` int64 in [0, 1000].
         colours: `(steps, width)` uint8, itemRgb texts of equal width for equal slices of the score range.
     """
-    steps = colours.shape[0]
-    # A line begins with the end of the line before it, so only that text is written twice, never the number.
-    place = np.empty(2 * INTEGER_WIDTH, dtype=np.uint8)
+    steps, colour_width = colours.shape
+    contig_text = np.empty(contig.size + CHUNK, dtype=np.uint8)
+    contig_text[: contig.size] = contig
+    colour_texts = np.empty((steps, colour_width + CHUNK), dtype=np.uint8)
+    colour_texts[:, :colour_width] = colours
+    # A line begins with the end of the line before it, so only that text is made from a number, and only once.
+    place = np.empty(2 * INTEGER_WIDTH + CHUNK, dtype=np.uint8)
     width = put_integer(place, 0, start)
+    number = np.full(INTEGER_WIDTH + CHUNK, ZERO, dtype=np.uint8)  # ends at INTEGER_WIDTH, counts up
+    digits = put_integer(place, INTEGER_WIDTH, first_number) - INTEGER_WIDTH
+    number_start = INTEGER_WIDTH - digits
+    number[number_start:INTEGER_WIDTH] = place[INTEGER_WIDTH : INTEGER_WIDTH + digits]
     at = 0
     for i in range(lengths.size):
         end = start + lengths[i]
-        at = put_bytes(out, at, contig)
+        at = put_text(out, at, contig_text, 0, contig.size)
         out[at] = TAB
         first = at + 1
-        at = put_bytes(out, first, place[:width])
+        at = put_text(out, first, place, 0, width)
         out[at] = TAB
         width = put_integer(place, 0, end)
-        at = put_bytes(out, at + 1, place[:width])
+        at = put_text(out, at + 1, place, 0, width)
         out[at] = TAB
         behind = at + 1
-        at = put_integer(out, behind, first_number + i)
+        at = put_text(out, behind, number, number_start, INTEGER_WIDTH - number_start)
+        number_start = count_up(number, number_start)
         out[at] = TAB
         at = put_integer(out, at + 1, scores[i])
         out[at], out[at + 1], out[at + 2] = TAB, DOT, TAB
-        at = put_bytes(out, at + 3, out[first:behind])
-        at = put_bytes(out, at, colours[min(scores[i] * steps // 1000, steps - 1)])
+        at = put_text(out, at + 3, out, first, behind - first)
+        at = put_text(out, at, colour_texts[min(scores[i] * steps // 1000, steps - 1)], 0, colour_width)
         out[at] = NEWLINE
         at += 1
         start = end
@@ -98,7 +156,7 @@ def bed9_lines(out, contig, start, lengths, first_number, scores, colours):
 
 def bed9_room(contig: np.ndarray, patches: int, colour_width: int) -> int:
     """Bytes that `bed9_lines` may need."""
-    return patches * (contig.size + 6 * (INTEGER_WIDTH + 1) + colour_width + 4)
+    return patches * (contig.size + 6 * (INTEGER_WIDTH + 1) + colour_width + 4) + CHUNK
 
 
 @njit(cache=True, nogil=True)

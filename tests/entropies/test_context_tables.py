@@ -106,6 +106,6 @@ def test_back_off_interpolates_with_the_shorter_context():
 def test_leave_one_out_predicts_each_occurrence_from_the_others():
     counts = np.array([[3, 0, 0, 1]], np.uint32)
     lower = np.full((1, 4), 0.25)
-    loss, occurrences = tables.leave_one_out_loss(counts, lower, 2.0, 1)
+    loss, occurrences = tables.leave_one_out_loss(counts, lower, 2.0)
     assert occurrences == 4
     assert loss == pytest.approx(-3 * math.log((2 + 0.5) / 5) - math.log((0 + 0.5) / 5))

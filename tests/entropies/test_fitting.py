@@ -23,7 +23,7 @@ def test_best_concentration_finds_the_minimum():
     counts = rng.poisson(3.0, (4096, 4)).astype(np.uint32)
     lower = np.full((1024, 4), 0.25)
     found = best_concentration(counts, lower)
-    losses = [tables.leave_one_out_loss(counts, lower, found * f, 1)[0] for f in (0.5, 1.0, 2.0)]
+    losses = [tables.leave_one_out_loss(counts, lower, found * f)[0] for f in (0.5, 1.0, 2.0)]
     assert losses[1] <= min(losses)
 
 

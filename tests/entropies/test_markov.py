@@ -182,7 +182,7 @@ def test_damaged_files_are_refused(model, tmp_path):
     save_file({"x": np.zeros(1)}, path)
     with pytest.raises(ModelFileError, match="expected an entropy model of format"):
         MarkovEntropy.load(path)
-    about = {**model.describe(), "format": "hyena-glt/markov/1", "concentrations": []}
+    about = {**model.describe(), "format": "hyena-glt/markov/2", "concentrations": []}
     arrays = {"entropies": model.entropy_table[:-1], "surprises": model.surprise_table}
     save_file(arrays, path, {"hyena_glt": json.dumps(about)})
     with pytest.raises(ModelFileError, match="entropies: expected float32"):
