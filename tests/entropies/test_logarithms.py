@@ -6,7 +6,7 @@ import math
 import struct
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyena_glt.entropies.logarithms import LN2_HIGH, LN2_LOW, SQRT_HALF_BITS, natural_logs
@@ -31,12 +31,14 @@ def twin(value: float) -> float:
     return exponent * LN2_HIGH + (2.0 * s + (2.0 * s * series + exponent * LN2_LOW))
 
 
+@settings(deadline=None)
 @given(values_above_zero)
 def test_logarithms_are_within_two_units_in_the_last_place(values):
     for value, log in zip(values, logs_of(values), strict=True):
         assert abs(log - math.log(value)) <= 2 * math.ulp(math.log(value))
 
 
+@settings(deadline=None)
 @given(values_above_zero)
 def test_every_bit_is_that_of_ieee_arithmetic(values):
     assert logs_of(values) == [twin(value) for value in values]
