@@ -62,6 +62,6 @@ def entropy(
         write_entropies(source, survey, (output, kind), origin, options.threads, with_header=not no_version)
     if save_model is not None:
         model.save(save_model)
-    note(
-        f"{survey.symbols:,} bases, {model.name} order {model.order}, {model.held_out_bits:.4f} bits per base held out"
-    )
+    facts = model.describe()
+    bits = f", {facts['bits_per_base']:.4f} bits per base held out" if "bits_per_base" in facts else ""
+    note(f"{survey.symbols:,} bases, {facts['name']}{bits}")

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from hyena_glt.cli import calibrate, demo, doctor, embed, entropy, patch, report
+from hyena_glt.cli import calibrate, demo, doctor, embed, entropy, patch, report, stream
 from hyena_glt.cli.runtime import Terminated, one_line, raise_on_sigterm, show_warnings_as_notes
 from hyena_glt.errors import HyenaGLTError
 
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 for command in (
     patch.patch,
+    stream.stream,
     calibrate.calibrate,
     entropy.entropy,
     embed.embed,

@@ -19,8 +19,20 @@ class AlphabetName(StrEnum):
     bytes = "bytes"
 
 
-class ScanMode(StrEnum):
-    """Patching modes that need the past alone, so that a genome of any size streams through them."""
+class PatchMode(StrEnum):
+    """Where patches start."""
+
+    entropy = "entropy"
+    static = "static"
+    byte = "byte"
+    space = "space"
+    bpe = "bpe"
+    bpe_patcher = "bpe_patcher"
+    track = "track"
+
+
+class StreamMode(StrEnum):
+    """Patching modes that need the past alone and nothing that was read before."""
 
     entropy = "entropy"
     static = "static"
@@ -55,8 +67,30 @@ Force = Annotated[bool, typer.Option("--force", help="Replace existing output.")
 NoVersion = Annotated[bool, typer.Option("--no-version", help="Leave out the header with version and command.")]
 EntropyModel = Annotated[
     Path | None,
-    typer.Option("--entropy-model", help="A saved context model; without it one is fitted on the input."),
+    typer.Option(
+        "--entropy-model",
+        help="A saved entropy model, or mix: a model that learns as it reads and sees repeats. "
+        "Without it a context model is fitted on the input.",
+    ),
 ]
+FitShare = Annotated[
+    float | None,
+    typer.Option(
+        "--fit-share", min=0.001, max=1.0, help="Fit on this share of the input, in evenly spaced pieces. Default: 1."
+    ),
+]
+ThresholdAdd = Annotated[
+    float | None, typer.Option("--threshold-add", help="Dual rule: the entropy must rise by this as well.")
+]
+Monotonicity = Annotated[
+    bool, typer.Option("--monotonicity", help="Start where the entropy rises by more than the threshold.")
+]
+PatchSize = Annotated[
+    float | None, typer.Option("--patch-size", min=1.0, help="Patch length of static mode; 4.5 alternates.")
+]
+Patcher = Annotated[Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")]
+PatchFormat = Annotated[str | None, typer.Option("-O", help="bed, tsv or parquet.")]
+Stats = Annotated[Path | None, typer.Option("--stats", help="Write statistics as JSON.")]
 Order = Annotated[
     int | None, typer.Option("--order", min=0, max=12, help="Context length of the fitted model, in symbols.")
 ]

@@ -17,29 +17,38 @@ def patch(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="BED, TSV or Parquet by suffix (.gz for BGZF); - is stdout.")
     ] = Path("-"),
-    output_format: Annotated[str | None, typer.Option("-O", help="bed, tsv or parquet.")] = None,
-    mode: Annotated[opt.ScanMode, typer.Option("--mode", help="Where patches start.")] = opt.ScanMode.entropy,
+    output_format: opt.PatchFormat = None,
+    mode: Annotated[opt.PatchMode, typer.Option("--mode", help="Where patches start.")] = opt.PatchMode.entropy,
     target_length: opt.TargetLength = None,
     threshold: opt.Threshold = None,
-    threshold_add: Annotated[
-        float | None, typer.Option("--threshold-add", help="Dual rule: the entropy must rise by this as well.")
-    ] = None,
-    monotonicity: Annotated[
-        bool, typer.Option("--monotonicity", help="Start where the entropy rises by more than the threshold.")
-    ] = False,
-    patch_size: Annotated[
-        float | None, typer.Option("--patch-size", min=1.0, help="Patch length of static mode; 4.5 alternates.")
-    ] = None,
+    threshold_add: opt.ThresholdAdd = None,
+    monotonicity: opt.Monotonicity = False,
+    patch_size: opt.PatchSize = None,
     min_patch_length: opt.MinLength = None,
     max_patch_length: opt.MaxLength = None,
-    patcher: Annotated[Path | None, typer.Option("--patcher", help="A patcher saved by hyena-glt calibrate.")] = None,
+    patcher: opt.Patcher = None,
     entropy_model: opt.EntropyModel = None,
     order: opt.Order = None,
+    fit_share: opt.FitShare = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="Mode bpe: a tokenizer.json of hyena-glt train-bpe.")
+    ] = None,
+    bpe_patcher: Annotated[
+        Path | None, typer.Option("--bpe-patcher", help="Mode bpe_patcher: a network of hyena-glt train-bpe-patcher.")
+    ] = None,
+    track: Annotated[
+        Path | None,
+        typer.Option("--track", help="Mode track: a bigWig or bedGraph whose values take the place of entropies."),
+    ] = None,
+    missing: Annotated[
+        str | None,
+        typer.Option("--missing", help="What a gap in the track counts for: zero, mean, carry, error or a number."),
+    ] = None,
     alphabet: opt.Alphabet = opt.AlphabetName.dna,
     degap: opt.Degap = False,
     regions: opt.Regions = None,
     regions_file: opt.RegionsFile = None,
-    stats: Annotated[Path | None, typer.Option("--stats", help="Write statistics as JSON.")] = None,
+    stats: opt.Stats = None,
     entropy_out: Annotated[
         Path | None, typer.Option("--entropy-out", help="Write the entropy after each base: bedGraph or bigWig.")
     ] = None,
@@ -59,8 +68,14 @@ def patch(
 
     hyena-glt patch genome.fa -o patches.bed --mode static --patch-size 8
 
+    hyena-glt patch genome.fa -o patches.bed --entropy-model mix
+
+    hyena-glt patch genome.fa -o patches.bed --mode track --track conservation.bw
+
     cat genome.fa | hyena-glt patch - --max-patch-length 64 | head
     """
+    import time
+
     from hyena_glt.cli.outputs import already_done, format_of, same_file
     from hyena_glt.cli.patch_run import PatchRun
     from hyena_glt.cli.plan import PatchOptions, make_plan, needs_two_passes
@@ -77,13 +92,19 @@ def patch(
         min_patch_length=min_patch_length,
         max_patch_length=max_patch_length,
         order=order,
+        fit_share=fit_share,
         entropy_model=entropy_model,
+        tokenizer=tokenizer,
+        bpe_patcher=bpe_patcher,
+        track=track,
+        missing=missing,
         patcher=patcher,
         threads=threads or opt.default_threads(),
     )
     options.check()
     outputs = [path for path in (output, stats, entropy_out) if path is not None]
-    same_file([*(path for path in (genome, patcher, entropy_model) if str(path) != "-"), *outputs])
+    read = (genome, patcher, entropy_model, tokenizer, bpe_patcher, track)
+    same_file([*(path for path in read if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, PATCH_FORMATS, default="bed")
     values = None
     if entropy_out is not None:
@@ -98,9 +119,10 @@ def patch(
         origin = source.provenance()
         if already_done(outputs, origin, force):
             return
+        started = time.perf_counter()
         plan = make_plan(source, options, survey=needs_lengths)
         origin = origin.extended(plan.describe())
-        run = PatchRun(plan, origin, threads=options.threads, with_header=not no_version)
+        run = PatchRun(plan, origin, threads=options.threads, with_header=not no_version, started=started)
         run.write(source, (output, kind), values)
     if write_index:
         write_tabix_index(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -37,6 +38,7 @@ class ContigStats:
     ambiguous_bases: int = 0  # N and other ambiguity symbols
     ambiguous_patches: int = 0  # their runs
     max_length: int = 0
+    surprise: float = 0.0  # nats, summed over all bases
     seconds: float = 0.0
 
     def add(self, other: ContigStats) -> None:
@@ -46,6 +48,7 @@ class ContigStats:
         self.ambiguous_bases += other.ambiguous_bases
         self.ambiguous_patches += other.ambiguous_patches
         self.max_length = max(self.max_length, other.max_length)
+        self.surprise += other.surprise
         self.seconds += other.seconds
 
     @property
@@ -53,6 +56,12 @@ class ContigStats:
         """Bases per patch without the runs of ambiguity symbols; what calibration aims at."""
         patches = self.patches - self.ambiguous_patches
         return (self.bases - self.ambiguous_bases) / patches if patches else 0.0
+
+    @property
+    def bits_per_base(self) -> float:
+        """Mean surprise of the letters; of the completed patches while the contig is read."""
+        letters = self.bases - self.ambiguous_bases
+        return self.surprise / letters / math.log(2.0) if letters else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of `stats.json`."""
@@ -64,6 +73,7 @@ class ContigStats:
             "ambiguous_bases": self.ambiguous_bases,
             "ambiguous_patches": self.ambiguous_patches,
             "mean_called_length": self.mean_called_length,
+            "bits_per_base": self.bits_per_base,
             "seconds": self.seconds,
             "bases_per_second": self.bases / self.seconds if self.seconds else 0.0,
         }
@@ -77,13 +87,24 @@ class PatchRun:
         origin: What the outputs say about themselves.
         threads: More than one reads and scores ahead in the background.
         with_header: Write the provenance into text outputs.
+        flush: Let every patch be seen as soon as it is written.
+        started: When the command began to read, as `time.perf_counter` tells it.
     """
 
-    def __init__(self, plan: PatchPlan, origin: Provenance, *, threads: int, with_header: bool) -> None:
-        self.plan, self.origin, self.threads = plan, origin, threads
+    def __init__(
+        self,
+        plan: PatchPlan,
+        origin: Provenance,
+        *,
+        threads: int,
+        with_header: bool,
+        started: float,
+        flush: bool = False,
+    ) -> None:
+        self.plan, self.origin, self.threads, self._flush = plan, origin, threads, flush
         self._header = origin if with_header else None
         self.contigs: list[ContigStats] = []
-        self._started = time.perf_counter()
+        self._started = started
 
     def write(self, source: GenomeSource, patches: Output, values: Output | None) -> None:
         """Patch everything; the files get their names when all of it is done.
@@ -97,7 +118,7 @@ class PatchRun:
                 survey = self.plan.survey
                 lengths = survey.contig_lengths if survey else {}
                 value_writer = files.enter_context(open_value_writer(*values, self._header, self.origin, lengths))
-            patch_writer = files.enter_context(open_patch_writer(*patches, self._header))
+            patch_writer = files.enter_context(open_patch_writer(*patches, self._header, flush=self._flush))
             for patched in self._patched(source, entropies=value_writer is not None):
                 _write_block(patched, patch_writer, value_writer)
             if not self.contigs:
@@ -118,13 +139,12 @@ class PatchRun:
         runs = f" ({whole['mean_called_length']:.2f} without ambiguous symbols)" if whole["ambiguous_bases"] else ""
         return (
             f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}{runs}, "
-            f"{rule}, {plan.model.name} order {plan.model.order} "
-            f"({plan.model.held_out_bits:.4f} bits per base held out)"
+            f"{rule}, {self._model_in_words()}"
         )
 
     def write_stats(self, path: Path) -> None:
         """Write `stats.json`: totals at the top level, the same for each contig in `contigs`."""
-        shared = {"threshold": self.plan.threshold, "entropy_model": self.plan.model.describe()}
+        shared = {"threshold": self.plan.threshold, "entropy_model": self._described_model()}
         contigs = [{"name": c.name, "start": c.start, **c.as_dict(), **shared} for c in self.contigs]
         content = {
             **self.totals().as_dict(),
@@ -134,6 +154,16 @@ class PatchRun:
             "contigs": contigs,
         }
         write_json(path, content)
+
+    def _described_model(self) -> dict[str, Any]:
+        """What the model says of itself; one that was not fitted has the bits per base of this input, as it read it."""
+        return {"order": None, "bits_per_base": self.totals().bits_per_base, **self.plan.model.describe()}
+
+    def _model_in_words(self) -> str:
+        facts = self._described_model()
+        order = "" if facts["order"] is None else f" order {facts['order']}"
+        held_out = " held out" if "bits_per_base" in self.plan.model.describe() else ""
+        return f"{facts['name']}{order} ({facts['bits_per_base']:.4f} bits per base{held_out})"
 
     def _patched(self, source: GenomeSource, *, entropies: bool) -> Iterator[PatchedBlock]:
         """The patched blocks, counted as they have been used."""
@@ -164,6 +194,7 @@ def _block_stats(patched: PatchedBlock, seconds: float) -> ContigStats:
         ambiguous_bases=int(np.count_nonzero(patched.ambiguous)),
         ambiguous_patches=patched.ambiguous_patches,
         max_length=int(patched.lengths.max(initial=0)),
+        surprise=float(patched.mean_surprises @ patched.lengths),
         seconds=seconds,
     )
 

@@ -12,11 +12,12 @@ from hyena_glt.errors import DataError, UsageError
 from hyena_glt.sequences.regions import check_regions
 
 if TYPE_CHECKING:
-    from hyena_glt.entropies.markov import MarkovEntropy
     from hyena_glt.patching.args import PatcherArgs
     from hyena_glt.patching.genome import GenomeSurvey
 
 DEFAULT_TARGET_LENGTH = 16.0
+MIX = "mix"  # names the model that learns as it reads and has no file
+MIX_CAP = 1024  # bases
 TOLERANCE = 0.02  # share of the target by which a calibrated mean may miss it without a note
 
 
@@ -33,7 +34,12 @@ class PatchOptions:
     min_patch_length: int | None = None
     max_patch_length: int | None = None
     order: int | None = None
+    fit_share: float | None = None
     entropy_model: Path | None = None
+    tokenizer: Path | None = None
+    bpe_patcher: Path | None = None
+    track: Path | None = None
+    missing: str | None = None
     patcher: Path | None = None
     threads: int = 1
 
@@ -44,20 +50,32 @@ class PatchOptions:
             UsageError: Two options that cannot both hold.
         """
         rules = ["threshold", "threshold_add", "target_length", "patch_size", "min_patch_length"]
-        rules += ["max_patch_length", "order", "entropy_model"]
+        rules += ["max_patch_length", "order", "fit_share", "entropy_model", "tokenizer", "bpe_patcher", "track"]
         if self.patcher is not None and (given := [name for name in rules if getattr(self, name) is not None]):
             raise UsageError(f"--patcher brings its own rule and model; leave out {_flags(given)}")
         if self.threshold is not None and self.target_length is not None:
             raise UsageError("--threshold and --target-length exclude each other")
-        if self.entropy_model is not None and self.order is not None:
-            raise UsageError("--entropy-model has its own order; leave out --order")
-        entropy_only = ("threshold", "threshold_add", "target_length")
-        if self.mode != "entropy" and (given := [n for n in entropy_only if getattr(self, n) is not None]):
-            raise UsageError(f"{_flags(given)} belongs to --mode entropy, not {self.mode}")
+        if self.entropy_model is not None and (self.order is not None or self.fit_share is not None):
+            raise UsageError("--entropy-model was fitted before; leave out --order and --fit-share")
+        scored_only = ("threshold", "threshold_add", "target_length")
+        if not self.is_scored and (given := [n for n in scored_only if getattr(self, n) is not None]):
+            raise UsageError(f"{_flags(given)} belongs to --mode entropy or track, not {self.mode}")
+        for mode, name in (("bpe", "tokenizer"), ("bpe_patcher", "bpe_patcher"), ("track", "track")):
+            if (self.mode == mode) != (getattr(self, name) is not None) and self.patcher is None:
+                raise UsageError(f"--mode {mode} and {_flags([name])} FILE go together")
+        if self.mode == "track" and self.entropy_model is not None:
+            raise UsageError("--mode track takes its scores from --track; leave out --entropy-model")
+        if self.missing is not None and self.track is None:
+            raise UsageError("--missing says what a gap in --track counts for; give --track FILE")
         if self.mode != "static" and self.patch_size is not None:
             raise UsageError(f"--patch-size belongs to --mode static, not {self.mode}")
         if self.monotonicity and self.threshold_add is not None:
             raise UsageError("--monotonicity and --threshold-add are two rules; give one")
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether a threshold decides where patches start."""
+        return self.mode in ("entropy", "track")
 
     def patcher_args(self) -> PatcherArgs:
         """The patcher that the options stand for; a threshold that is to be calibrated is 0 for now."""
@@ -70,8 +88,10 @@ class PatchOptions:
             "min_patch_length": self.min_patch_length,
             "max_patch_length": self.max_patch_length,
         }
-        if self.mode == "entropy":
+        if self.is_scored:
             fields["threshold"] = self.threshold or 0.0
+        if self.tokenizer is not None:
+            fields["model_name"] = str(self.tokenizer)
         if self.patch_size is not None:
             fields["patch_size"] = self.patch_size
         return PatcherArgs(**fields)
@@ -82,7 +102,7 @@ class PatchPlan:
     """What `patch_blocks` needs, and what outputs say about it."""
 
     args: PatcherArgs
-    model: MarkovEntropy
+    model: Any  # an entropy source with streams, which scores every base
     survey: GenomeSurvey | None
 
     @property
@@ -116,59 +136,114 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
         UsageError: The saved patcher or model is for another alphabet.
         DataError: The input is bad.
     """
-    args, model = _saved(options)
+    args, model = _saved(options, source)
     _check_alphabet(model, source)
     if options.mode == "space" and source.alphabet.name != "bytes":
         note(f"--mode space cuts after separators, and {source.alphabet.name} has none: expect one long patch")
-    calibrates = args is None and options.mode == "entropy" and options.threshold is None
+    calibrates = args is None and options.is_scored and options.threshold is None
     seen = None
     if survey or model is None or calibrates:
         seen = _survey(source, options, model)
         model = seen.model
     assert model is not None
-    args = options.patcher_args() if args is None else args
+    args = _with_cap(options.patcher_args(), model) if args is None else args
     if calibrates:
         assert seen is not None
         args = _calibrated(seen, args, options.target_length or DEFAULT_TARGET_LENGTH, source)
-    args.entropy_model = model
+    if args.patching_mode != "bpe_patcher":
+        args.entropy_model = model
+    elif options.bpe_patcher is not None:
+        args.entropy_model = _network(options.bpe_patcher)
     return PatchPlan(args=args, model=model, survey=seen)
+
+
+def known_plan(source: GenomeSource, options: PatchOptions) -> PatchPlan:
+    """The plan of an input that is read only once, so that nothing can be learned from it beforehand.
+
+    Args:
+        source: The genome.
+        options: Checked options that name the rule, and the model if the rule needs one.
+    """
+    from hyena_glt.entropies.markov import MarkovEntropy
+
+    args, model = _saved(options, source)
+    _check_alphabet(model, source)
+    model = MarkovEntropy.uniform(source.alphabet.name) if model is None else model
+    args = _with_cap(options.patcher_args(), model) if args is None else args
+    args.entropy_model = model
+    return PatchPlan(args=args, model=model, survey=None)
 
 
 def fitted_model(source: GenomeSource, options: PatchOptions) -> GenomeSurvey:
     """Read the input once for its contig lengths, and for a model unless `options` names a saved one."""
-    _, model = _saved(options)
+    _, model = _saved(options, source)
     _check_alphabet(model, source)
     return _survey(source, options, model)
 
 
 def needs_two_passes(options: PatchOptions) -> bool:
     """Whether the input has to be read before it is patched."""
-    has_model = options.patcher is not None or options.entropy_model is not None
-    has_rule = options.patcher is not None or options.mode != "entropy" or options.threshold is not None
+    has_model = any(given is not None for given in (options.patcher, options.entropy_model, options.track))
+    has_rule = options.patcher is not None or not options.is_scored or options.threshold is not None
     return not (has_model and has_rule)
 
 
-def _saved(options: PatchOptions) -> tuple[PatcherArgs | None, MarkovEntropy | None]:
-    """Options and model of `--patcher`, or the model of `--entropy-model`."""
-    from hyena_glt.entropies.markov import MarkovEntropy
-
+def _saved(options: PatchOptions, source: GenomeSource) -> tuple[PatcherArgs | None, Any]:
+    """Options and model of `--patcher`, or the source that `--entropy-model` or `--track` names."""
     if options.patcher is not None:
         from hyena_glt.patching.saved import load_patcher
 
         args = load_patcher(options.patcher)
-        if args.uses_scores and not isinstance(args.entropy_model, MarkovEntropy):
+        if args.uses_scores and not hasattr(args.entropy_model, "stream"):
             raise DataError(
                 "this patcher was saved without an entropy model; make one with calibrate", path=options.patcher
             )
         return args, args.entropy_model
-    if options.entropy_model is not None:
-        return None, MarkovEntropy.load(options.entropy_model)
-    return None, None
+    if options.track is not None:
+        from hyena_glt.entropies.track import TrackEntropy
+
+        return None, TrackEntropy(options.track, missing=_missing_rule(options.missing), alphabet=source.alphabet)
+    if options.entropy_model is None:
+        return None, None
+    if str(options.entropy_model) == MIX:
+        from hyena_glt.entropies.mixing import MixEntropy
+
+        return None, MixEntropy(source.alphabet)
+    from hyena_glt.entropies.markov import MarkovEntropy
+
+    return None, MarkovEntropy.load(options.entropy_model)
 
 
-def _check_alphabet(model: MarkovEntropy | None, source: GenomeSource) -> None:
+def _missing_rule(text: str | None) -> str | float:
+    """What `--missing` says: a rule by name, or a number."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return text or "zero"
+
+
+def _network(path: Path) -> Any:
+    """The network that predicts BPE delimiters."""
+    from hyena_glt.patching.bpe_network import BpePatcherNetwork
+
+    return BpePatcherNetwork.load(path)
+
+
+def _with_cap(args: PatcherArgs, model: Any) -> PatcherArgs:
+    """The options with a longest patch where the model needs one: in a repeat, one that learns is never surprised."""
+    if args.max_patch_length is None and args.uses_scores and getattr(model, "learns", False):
+        note(f"--entropy-model {model.name} sees repeats; patches are cut at {MIX_CAP:,} (--max-patch-length)")
+        return args.model_copy(update={"max_patch_length": MIX_CAP})
+    return args
+
+
+def _check_alphabet(model: Any, source: GenomeSource) -> None:
     nucleic = {"dna", "rna"}
-    if model is None or model.alphabet == source.alphabet or {model.alphabet.name, source.alphabet.name} <= nucleic:
+    if (
+        getattr(model, "alphabet", None) is None
+        or model.alphabet == source.alphabet
+        or {model.alphabet.name, source.alphabet.name} <= nucleic
+    ):
         return
     raise UsageError(
         f"the entropy model is for {model.alphabet.name}, the input is {source.alphabet.name}; "
@@ -176,12 +251,12 @@ def _check_alphabet(model: MarkovEntropy | None, source: GenomeSource) -> None:
     )
 
 
-def _survey(source: GenomeSource, options: PatchOptions, model: MarkovEntropy | None) -> GenomeSurvey:
+def _survey(source: GenomeSource, options: PatchOptions, model: Any) -> GenomeSurvey:
     from hyena_glt.patching.genome import survey_genome
 
     with progress("fitting" if model is None else "reading") as advance:
         blocks = prefetched(counted(source.all_blocks(), advance), options.threads)
-        survey = survey_genome(blocks, source.alphabet, model=model, order=options.order)
+        survey = survey_genome(blocks, source.alphabet, model=model, order=options.order, fit_share=options.fit_share)
     check_regions(source.regions, survey.contig_lengths, source.name)
     return survey
 

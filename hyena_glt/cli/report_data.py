@@ -34,7 +34,7 @@ def report_data(
         contigs=_tracks(source, plan, _features(gff, plan)),
         threshold=plan.threshold,
         target_length=plan.target_length,
-        entropy_model={"name": model.name, "order": model.order, "bits_per_base": model.held_out_bits},
+        entropy_model={"order": None, "bits_per_base": None, **model.describe()},
         provenance=_as_text(origin),
         embeddings=None if embeddings is None else read_embeddings(embeddings),
     )

@@ -15,7 +15,7 @@ from hyena_glt.cli.outputs import command_line
 from hyena_glt.errors import DataError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 from hyena_glt.sequences.atomic import sha256_file
-from hyena_glt.sequences.fasta import read_blocks
+from hyena_glt.sequences.fasta import BLOCK_SIZE, read_blocks
 from hyena_glt.sequences.records import Block
 from hyena_glt.sequences.regions import Region, region_blocks, wanted_regions
 from hyena_glt.tracks.provenance import Provenance
@@ -33,6 +33,7 @@ class GenomeSource:
     degap: bool
     regions: list[Region]
     reread: bool = True  # the blocks will be asked for more than once
+    block_size: int = BLOCK_SIZE  # bytes of text read at a time
     _kept: list[Block] = field(default_factory=list, repr=False)
 
     def blocks(self) -> Iterator[Block]:
@@ -49,7 +50,7 @@ class GenomeSource:
         """
         if self._kept:
             return iter(self._kept)
-        blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap)
+        blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap, block_size=self.block_size)
         return self._keeping(blocks if str(self.path) == self.name else _renamed(blocks, self.name))
 
     def _keeping(self, blocks: Iterator[Block]) -> Iterator[Block]:
@@ -83,12 +84,13 @@ def open_genome(
     regions: Sequence[str] | None = None,
     regions_file: Path | None = None,
     reread: bool = True,
+    block_size: int = BLOCK_SIZE,
 ) -> Iterator[GenomeSource]:
     """A genome that can be read again; stdin is spooled to a temporary file if it has to be."""
     wanted = wanted_regions(regions or [], regions_file)
     letters = get_alphabet(alphabet)
     if str(path) != "-" or not reread:
-        yield GenomeSource(path, str(path), letters, degap, wanted, reread)
+        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size)
         return
     with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)

@@ -13,7 +13,7 @@ from hyena_glt.cli.source import GenomeSource
 from hyena_glt.errors import SystemProblem
 from hyena_glt.patching.genome import GenomeSurvey, score_blocks
 from hyena_glt.sequences.atomic import atomic_path, atomic_write, open_output
-from hyena_glt.tracks.patches import BedWriter, ParquetWriter, PatchWriter, TsvWriter
+from hyena_glt.tracks.patches import BedWriter, ParquetWriter, PatchBatch, PatchWriter, TsvWriter
 from hyena_glt.tracks.provenance import Provenance
 from hyena_glt.tracks.values import BedGraphWriter, BigWigWriter, ValueBatch, ValueWriter
 
@@ -23,8 +23,10 @@ VALUE_FORMATS = {"bedgraph": "bedgraph", "bdg": "bedgraph", "bw": "bigwig", "big
 
 
 @contextmanager
-def open_patch_writer(path: Path, kind: str, header: Provenance | None) -> Iterator[PatchWriter]:
-    """A writer of patches to a file or stdout."""
+def open_patch_writer(
+    path: Path, kind: str, header: Provenance | None, *, flush: bool = False
+) -> Iterator[PatchWriter]:
+    """A writer of patches to a file or stdout; with `flush`, what it writes is not held back."""
     makers: dict[str, Callable[[IO[bytes], Provenance | None], PatchWriter]] = {
         "bed": BedWriter,
         "tsv": TsvWriter,
@@ -32,8 +34,24 @@ def open_patch_writer(path: Path, kind: str, header: Provenance | None) -> Itera
     }
     with open_output(path, overwrite=True) as handle:
         writer = makers[kind](handle, header)
-        yield writer
+        yield _Flushing(writer, handle) if flush else writer
         writer.close()
+
+
+class _Flushing:
+    """A writer whose every batch goes out at once."""
+
+    def __init__(self, writer: PatchWriter, handle: IO[bytes]) -> None:
+        self._writer, self._handle = writer, handle
+
+    def write(self, batch: PatchBatch) -> None:
+        """Append the patches of a batch."""
+        self._writer.write(batch)
+        self._handle.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
 
 
 @contextmanager

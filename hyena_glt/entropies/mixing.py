@@ -93,6 +93,7 @@ class MixEntropy:
     """
 
     name = "mix"
+    learns = True  # a stretch of a sequence is scored otherwise by itself than after what came before it
 
     def __init__(
         self, alphabet: str | Alphabet = "dna", *, primed: MixState | None = None, primed_symbols: int = 0

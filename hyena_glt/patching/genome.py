@@ -11,21 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from hyena_glt.config import PatchingModeEnum
-from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter, Scores
+from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter
+from hyena_glt.entropies.symbols import Scores, ambiguity_edges
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching.args import PatcherArgs
-from hyena_glt.patching.block_decisions import DecidedBlock, decide_blocks
+from hyena_glt.patching.block_decisions import DecidedBlock, decide_blocks, depends_on_place, open_stream
 from hyena_glt.patching.scan import Scanner, ScanRule
 from hyena_glt.patching.threshold_search import Calibrated, calibrate_rule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
-GENOME_MODES = (PatchingModeEnum.entropy, PatchingModeEnum.static, PatchingModeEnum.byte, PatchingModeEnum.space)
 SAMPLE_SYMBOLS = 1 << 23  # symbols kept for calibration, at most
 PIECE_SYMBOLS = 1 << 16  # of this size are the pieces that a larger genome is sampled in
 
@@ -34,11 +35,10 @@ def scan_rule(args: PatcherArgs) -> ScanRule:
     """The rule of a patcher as one pass over a genome takes it.
 
     Raises:
-        ConfigError: Top-k, overlap, or a mode whose starts come from elsewhere (BPE, an external track).
+        ConfigError: Top-k, overlap, or delimiter tokens, which text does not have.
     """
-    if args.patching_mode not in GENOME_MODES:
-        known = ", ".join(GENOME_MODES)
-        raise ConfigError(f"patching_mode: expected one of {known} for a stream of blocks, got {args.patching_mode}")
+    if args.patching_mode is PatchingModeEnum.bpe and args.model_name is None:
+        raise ConfigError("model_name: expected a tokenizer in bpe mode for a stream of blocks: text has no delimiters")
     return ScanRule.from_args(args)
 
 
@@ -71,8 +71,10 @@ class GenomeSurvey:
 
     contig_lengths: dict[str, int] = field(default_factory=dict)  # name -> end of its last base read
     symbols: int = 0  # letters and ambiguity symbols
+    letters: int = 4  # size of the alphabet; codes from there on are ambiguity symbols
     sample: list[np.ndarray] = field(default_factory=list)  # stretches of codes, (length,) uint8 each
-    model: MarkovEntropy | None = None
+    entropies: list[np.ndarray] = field(default_factory=list)  # theirs, where a source says what it does of the place
+    model: Any = None  # an entropy source with streams
 
     def calibrate(self, rule: ScanRule, target_mean_length: float) -> Calibrated:
         """The threshold for a mean patch length of the *letters*: runs of ambiguity symbols do not count.
@@ -84,9 +86,8 @@ class GenomeSurvey:
         Returns:
             As `calibrate_rule`; `mean_length` is that of the letters.
         """
-        assert self.model is not None
         scores, forced = self.sample_scores()
-        ambiguous = [codes >= self.model.alphabet.size for codes in self.sample]
+        ambiguous = [codes >= self.letters for codes in self.sample]
         symbols, letters = sum(map(len, ambiguous)), sum(int((~mask).sum()) for mask in ambiguous)
         runs = sum(_count_runs(mask, rule.cap) for mask in ambiguous)
         wanted = symbols / (letters / target_mean_length + runs)
@@ -94,8 +95,10 @@ class GenomeSurvey:
         return replace(found, mean_length=letters / max(symbols / found.mean_length - runs, 1.0))
 
     def sample_scores(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Entropies and forced starts of the sample, each stretch scored by itself."""
+        """Entropies and forced starts of the sample, each stretch scored by itself where that is the same."""
         assert self.model is not None
+        if self.entropies:
+            return self.entropies, [ambiguity_edges(codes, self.letters) for codes in self.sample]
         scored = [self.model.stream().feed(codes) for codes in self.sample]
         return [s.entropies for s in scored], [s.forced_starts for s in scored]
 
@@ -104,8 +107,9 @@ def survey_genome(
     blocks: Iterable[Block],
     alphabet: Alphabet,
     *,
-    model: MarkovEntropy | None = None,
+    model: Any = None,
     order: int | None = None,
+    fit_share: float | None = None,
     progress: Callable[[int], None] = lambda symbols: None,
 ) -> GenomeSurvey:
     """Read a genome once: measure it, keep a sample, and fit a model unless one is given.
@@ -113,30 +117,66 @@ def survey_genome(
     Args:
         blocks: Blocks of validated records.
         alphabet: Their alphabet.
-        model: A fitted model to use; None fits one on everything read.
+        model: An entropy source with streams to use; None fits a context model on everything read.
         order: Context length of the fitted model; None chooses it.
+        fit_share: Share of the input that the model is fitted on, in evenly spaced pieces; None for all of it.
         progress: Called with the number of symbols of each block.
 
     An input without a letter (all N) gets the uniform model and an empty sample.
     """
-    survey = GenomeSurvey()
+    survey = GenomeSurvey(letters=alphabet.size)
     sampler = Sampler(alphabet.size)
     fitter = MarkovFitter(alphabet.name, order) if model is None else None
+    stream = None  # of a source whose scores of a stretch depend on what came before it
     for block in blocks:
         codes = alphabet.encode(block.sequence)
         survey.symbols += codes.size
         survey.contig_lengths[block.name] = block.start + codes.size
-        sampler.add(codes, block.last)
+        if depends_on_place(model):
+            stream = stream or open_stream(model, block)
+            sampler.add(codes, block.last, stream.feed(codes).entropies)
+            stream = None if block.last else stream
+        else:
+            sampler.add(codes, block.last)
         if fitter is not None:
-            fitter.feed(codes)
+            _fit_on(fitter, codes, survey.symbols - codes.size, fit_share or 1.0)
             if block.last:
                 fitter.end_sequence()
         progress(codes.size)
-    survey.sample = sampler.stretches()
+    survey.sample, survey.entropies = sampler.stretches(), sampler.stretch_entropies()
     if fitter is not None:
         model = fitter.finish() if fitter.symbols else MarkovEntropy.uniform(alphabet.name)
     survey.model = model
     return survey
+
+
+def _fit_on(fitter: MarkovFitter, codes: np.ndarray, first: int, share: float) -> None:
+    """Count a block of codes, or evenly spaced pieces of it.
+
+    Args:
+        fitter: Counts.
+        codes: `(length,)` uint8.
+        first: Symbols of the input before these.
+        share: In (0, 1]; piece `n` of the input is counted where `n * share` passes a whole number.
+    """
+    if share >= 1.0:
+        fitter.feed(codes)
+        return
+    for start in range(-(first % PIECE_SYMBOLS), codes.size, PIECE_SYMBOLS):
+        number = (first + start) // PIECE_SYMBOLS
+        if int((number + 1) * share) > int(number * share):
+            fitter.feed(codes[max(start, 0) : start + PIECE_SYMBOLS])
+        else:
+            fitter.end_sequence()
+
+
+class _Piece(NamedTuple):
+    """A part of a sample."""
+
+    number: int  # of the piece in the input
+    contig: int  # pieces with the same number here may be neighbours
+    codes: np.ndarray  # (length,) uint8
+    entropies: np.ndarray | None  # (length,) float32 nats
 
 
 class Sampler:
@@ -149,19 +189,20 @@ class Sampler:
         self._letters, self._limit, self._piece = letters, limit, piece
         self._every = 1  # of so many pieces one is kept
         self._next_piece = 0
-        self._pieces: list[tuple[int, int, np.ndarray]] = []  # (piece number, stretch number, codes)
+        self._pieces: list[_Piece] = []
         self._contig = 0
         self._kept = 0
 
-    def add(self, codes: np.ndarray, last: bool) -> None:
-        """Take the next block of the current sequence; `last` ends the sequence."""
+    def add(self, codes: np.ndarray, last: bool, entropies: np.ndarray | None = None) -> None:
+        """Take the next block of the current sequence, with its scores or without; `last` ends the sequence."""
         for start in range(0, codes.size, self._piece):
             piece = codes[start : start + self._piece]
             if int(piece.min()) >= self._letters:
                 self._contig += 1  # what follows is no neighbour of what came before
                 continue
             if self._next_piece % self._every == 0:
-                self._pieces.append((self._next_piece, self._contig, piece.copy()))
+                scores = None if entropies is None else entropies[start : start + self._piece].copy()
+                self._pieces.append(_Piece(self._next_piece, self._contig, piece.copy(), scores))
                 self._kept += piece.size
                 self._thin()
             self._next_piece += 1
@@ -169,21 +210,29 @@ class Sampler:
 
     def stretches(self) -> list[np.ndarray]:
         """The pieces kept, neighbours of one sequence joined."""
-        joined: list[list[np.ndarray]] = []
-        previous = (-2, -1)
-        for number, contig, codes in self._pieces:
-            if (number - 1, contig) == previous:
-                joined[-1].append(codes)
+        return [np.concatenate([piece.codes for piece in pieces]) for pieces in self._joined()]
+
+    def stretch_entropies(self) -> list[np.ndarray]:
+        """The scores of the stretches; none where none were given."""
+        if not self._pieces or self._pieces[0].entropies is None:
+            return []
+        return [np.concatenate([piece.entropies for piece in pieces]) for pieces in self._joined()]
+
+    def _joined(self) -> list[list[_Piece]]:
+        joined: list[list[_Piece]] = []
+        for piece in self._pieces:
+            before = joined[-1][-1] if joined else None
+            if before and (before.number + 1, before.contig) == (piece.number, piece.contig):
+                joined[-1].append(piece)
             else:
-                joined.append([codes])
-            previous = (number, contig)
-        return [np.concatenate(pieces) for pieces in joined]
+                joined.append([piece])
+        return joined
 
     def _thin(self) -> None:
         while self._kept > self._limit:
             self._every *= 2
-            self._pieces = [piece for piece in self._pieces if piece[0] % self._every == 0]
-            self._kept = sum(codes.size for _, _, codes in self._pieces)
+            self._pieces = [piece for piece in self._pieces if piece.number % self._every == 0]
+            self._kept = sum(piece.codes.size for piece in self._pieces)
 
 
 def _count_runs(mask: np.ndarray, cap: int) -> int:
@@ -193,29 +242,29 @@ def _count_runs(mask: np.ndarray, cap: int) -> int:
 
 
 def score_blocks(
-    blocks: Iterable[Block], alphabet: Alphabet, model: MarkovEntropy, *, reuse: bool = False
+    blocks: Iterable[Block], alphabet: Alphabet, model: Any, *, reuse: bool = False
 ) -> Iterator[ScoredBlock]:
     """Score every contig of a stream of blocks; one `ScoredBlock` per block.
 
     With `reuse`, entropies and surprises of a block are overwritten by those of the next one, which saves the time to
     get fresh memory for each.
     """
-    stream = model.stream()
+    stream = None
     scratch = np.empty((2, 0), dtype=np.float32)
     for block in blocks:
         codes = alphabet.encode(block.sequence)
         if scratch.shape[1] < codes.size or not reuse:
             scratch = np.empty((2, codes.size), dtype=np.float32)
+        stream = stream or open_stream(model, block)
         scores = stream.feed(codes, out=scratch[:, : codes.size])
         yield ScoredBlock(block, scores, codes >= alphabet.size)
-        if block.last:
-            stream = model.stream()
+        stream = None if block.last else stream
 
 
 def patch_blocks(
     blocks: Iterable[Block],
     alphabet: Alphabet,
-    model: MarkovEntropy,
+    model: Any,
     args: PatcherArgs,
     *,
     entropies: bool = True,

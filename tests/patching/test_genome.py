@@ -111,7 +111,6 @@ def test_contigs_do_not_touch_each_other():
         {"threshold": None},
         {"patching_mode": "bpe"},
         {"patching_mode": "static", "patch_size": 8, "overlap": 2},
-        {"patching_mode": "track"},
     ],
 )
 def test_rules_that_need_more_than_the_past_are_refused(fields):
