@@ -58,12 +58,13 @@ def calibrate(
     )
     options.check()
     same_file([path for path in (genome, entropy_model, output) if path and str(path) != "-"])
-    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = source.provenance()
-        if already_done([output], origin, force):
+    with open_genome(
+        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, threads=options.threads
+    ) as source:
+        if already_done([output], source.provenance, force):
             return
         plan = make_plan(source, options, survey=True)
-        origin = origin.extended(plan.describe())
+        origin = source.provenance().extended(plan.describe())
         save_patcher(output, plan.args, origin.as_dict())
     facts = {"threshold": plan.threshold, "target_length": plan.target_length, **plan.describe()}
     if as_json:

@@ -83,11 +83,10 @@ def embed(
     format_of(output, None, {"parquet": "parquet"}, default="parquet")
     same_file([path for path in (genome, patcher, output) if path and str(path) != "-"])
     with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = source.provenance()
-        if already_done([output], origin, force):
+        if already_done([output], source.provenance, force):
             return
         net, weights = load_net(model, size.value, alphabet.value, seed, device, options.threads)
         plan = make_plan(source, options, survey=True)
         run = EmbedRun(net, plan, window=window, batch_size=batch_size, per_record=per is Rows.record)
-        rows = run.write(source, output, origin.extended({**plan.describe(), "weights": weights}))
+        rows = run.write(source, output, source.provenance().extended({**plan.describe(), "weights": weights}))
     note(f"{weights}: {rows:,} vectors of {net.config.hidden_size} numbers in {output}")

@@ -51,14 +51,15 @@ def entropy(
     outputs = [path for path in (output, save_model) if path is not None]
     same_file([*(path for path in (genome, entropy_model) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, VALUE_FORMATS, default="bedgraph")
-    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = source.provenance()
-        if already_done([output], origin, force):
+    with open_genome(
+        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, threads=options.threads
+    ) as source:
+        if already_done([output], source.provenance, force):
             return
         survey = fitted_model(source, options)
         model = survey.model
         assert model is not None
-        origin = origin.extended({"entropy_model": model.describe()})
+        origin = source.provenance().extended({"entropy_model": model.describe()})
         write_entropies(source, survey, (output, kind), origin, options.threads, with_header=not no_version)
     if save_model is not None:
         model.save(save_model)

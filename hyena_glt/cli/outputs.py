@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,13 @@ def command_line() -> tuple[str, ...]:
     return ("hyena-glt", *(word for word in sys.argv[1:] if word not in LEFT_OUT_OF_COMMAND))
 
 
-def already_done(outputs: Sequence[Path], provenance: Provenance, force: bool) -> bool:
+def already_done(outputs: Sequence[Path], provenance: Callable[[], Provenance], force: bool) -> bool:
     """Whether every output is there and was made by this command from this input.
+
+    Args:
+        outputs: What the command writes.
+        provenance: What it would say of them; asked only where an output is there, since it hashes the input.
+        force: Replace whatever is there.
 
     Raises:
         OutputExistsError: An output is there that was not, and `force` is not set.
@@ -62,7 +67,7 @@ def already_done(outputs: Sequence[Path], provenance: Provenance, force: bool) -
     if force or not files:
         return False
     there = [path for path in files if path.exists()]
-    same = [path for path in there if _same_origin(path, provenance)]
+    same = [path for path in there if _same_origin(path, provenance())]
     if there != same:
         other = next(path for path in there if path not in same)
         raise OutputExistsError(f"{other}: exists already; give --force to replace it")

@@ -114,14 +114,19 @@ def patch(
         raise UsageError("-W indexes BED that is written as .bed.gz")
     reread = needs_lengths or needs_two_passes(options)
     with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, reread=reread
+        genome,
+        alphabet.value,
+        degap=degap,
+        regions=regions,
+        regions_file=regions_file,
+        reread=reread,
+        threads=options.threads,
     ) as source:
-        origin = source.provenance()
-        if already_done(outputs, origin, force):
+        if already_done(outputs, source.provenance, force):
             return
         started = time.perf_counter()
         plan = make_plan(source, options, survey=needs_lengths)
-        origin = origin.extended(plan.describe())
+        origin = source.provenance().extended(plan.describe())
         run = PatchRun(plan, origin, threads=options.threads, with_header=not no_version, started=started)
         run.write(source, (output, kind), values)
     if write_index:

@@ -62,11 +62,10 @@ def report(
     options.check()
     same_file([path for path in (genome, gff, embeddings, patcher, output) if path and str(path) != "-"])
     with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
-        origin = source.provenance()
-        if already_done([output], origin, force):
+        if already_done([output], source.provenance, force):
             return
         plan = make_plan(source, options, survey=True)
-        origin = origin.extended(plan.describe())
+        origin = source.provenance().extended(plan.describe())
         data = report_data(source, plan, origin, title or genome.name, gff, embeddings)
         write_report(output, data, overwrite=True)
     note(f"wrote {output}")

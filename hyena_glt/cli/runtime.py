@@ -7,9 +7,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import Full, Queue
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 MESSAGE_WIDTH = 300
@@ -99,6 +100,30 @@ def prefetched(items: Iterable[Item], threads: int, depth: int = 4) -> Iterator[
                 raise value
     finally:
         stopped.set()
+
+
+class Background(Generic[Item]):
+    """A call whose result is asked for later: it runs meanwhile if there is more than one thread to use."""
+
+    def __init__(self, call: Callable[[], Item], threads: int) -> None:
+        self._call = call
+        self._future: Future[Item] = Future()
+        self._begun = threads > 1
+        if self._begun:
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def result(self) -> Item:
+        """What the call gave, or the exception that it raised."""
+        if not self._begun:
+            self._begun = True
+            self._run()
+        return self._future.result()
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(self._call())
+        except BaseException as problem:
+            self._future.set_exception(problem)
 
 
 def _produce(items: Iterable[Any], queue: Queue[tuple[bool, Any]], stopped: threading.Event) -> None:

@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 
 from hyena_glt.cli.outputs import command_line
+from hyena_glt.cli.runtime import Background
 from hyena_glt.errors import DataError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 from hyena_glt.sequences.atomic import sha256_file
@@ -34,6 +35,7 @@ class GenomeSource:
     regions: list[Region]
     reread: bool = True  # the blocks will be asked for more than once
     block_size: int = BLOCK_SIZE  # bytes of text read at a time
+    _hash: Background[str] | None = None
     _kept: list[Block] = field(default_factory=list, repr=False)
 
     def blocks(self) -> Iterator[Block]:
@@ -69,10 +71,10 @@ class GenomeSource:
         """The command as typed, and which input it reads."""
         return Provenance(command_line(), {"input": self.name, "input_sha256": self.sha256})
 
-    @cached_property
+    @property
     def sha256(self) -> str | None:
         """Hash of the input file as it lies on the disk; None for a stdin that is read only once."""
-        return None if str(self.path) == "-" else sha256_file(self.path)
+        return None if self._hash is None else self._hash.result()
 
 
 @contextmanager
@@ -85,17 +87,20 @@ def open_genome(
     regions_file: Path | None = None,
     reread: bool = True,
     block_size: int = BLOCK_SIZE,
+    threads: int = 1,
 ) -> Iterator[GenomeSource]:
     """A genome that can be read again; stdin is spooled to a temporary file if it has to be."""
     wanted = wanted_regions(regions or [], regions_file)
     letters = get_alphabet(alphabet)
     if str(path) != "-" or not reread:
-        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size)
+        digest = None if str(path) == "-" else Background(partial(sha256_file, path), threads)
+        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size, digest)
         return
     with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
         spool.flush()
-        yield GenomeSource(Path(spool.name), "-", letters, degap, wanted)
+        digest = Background(partial(sha256_file, Path(spool.name)), threads)
+        yield GenomeSource(Path(spool.name), "-", letters, degap, wanted, _hash=digest)
 
 
 def _renamed(blocks: Iterator[Block], name: str) -> Iterator[Block]:

@@ -74,13 +74,17 @@ def stream(
     same_file([*(path for path in (genome, patcher, entropy_model) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, {"bed": "bed", "tsv": "tsv"}, default="bed")
     with open_genome(genome, alphabet.value, degap=degap, reread=False, block_size=chunk) as source:
-        origin = source.provenance()
-        if already_done(outputs, origin, force):
+        if already_done(outputs, source.provenance, force):
             return
         started = time.perf_counter()
         plan = known_plan(source, options)
         run = PatchRun(
-            plan, origin.extended(plan.describe()), threads=1, with_header=not no_version, started=started, flush=True
+            plan,
+            source.provenance().extended(plan.describe()),
+            threads=1,
+            with_header=not no_version,
+            started=started,
+            flush=True,
         )
         run.write(source, (output, kind), None)
     if stats is not None:
