@@ -9,6 +9,7 @@ from hyena_glt._lazy import lazy_exports
 
 _MODULES = {
     "CalibrationRecord": ".args",
+    "OnlineHierarchy": ".online_hierarchy",
     "OnlinePatcher": ".online",
     "PatchedRows": ".patcher",
     "Patcher": ".patcher",
@@ -19,6 +20,7 @@ _MODULES = {
     "Scanner": ".scan",
     "calculate_entropies": "..entropies",
     "calibrate": ".calibration",
+    "calibrate_hierarchy": ".hierarchy",
     "calibrate_threshold": ".calibration",
     "check_non_zero_after_zero": ".patch_lengths",
     "check_patch_lengths": ".patch_lengths",

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -47,7 +47,7 @@ def patch_hierarchy(
     *,
     entropies: Any = None,
 ) -> list[Tensor]:
-    """Patches of several mean lengths, each coarse patch a union of fine ones.
+    """Patches of several mean lengths, each coarse patch a union of fine ones; `OnlineHierarchy` does it in a stream.
 
     Args:
         patcher_or_args: Entropy or track mode: the source of the scores, the rule and the limits of the finest
@@ -68,23 +68,28 @@ def patch_hierarchy(
         >>> bool(np.isin(coarse[0].cumsum(0), fine[0].cumsum(0)).all())
         True
     """
-    patcher = patcher_or_args if isinstance(patcher_or_args, Patcher) else patcher_or_args.build()
-    args = patcher.args
-    if not args.uses_scores:
-        raise ConfigError(f"patching_mode: expected entropy or track for a hierarchy, got {args.patching_mode}")
-    _check_targets(target_lengths)
-    rows = read_rows(_batch_of(sequence_or_tokens), args.encoding, resolve_device(args.device))
-    scored = _score(patcher, rows, _batch_of(entropies))
-    scores, rule = scored.scores.cpu().numpy(), ScanRule.from_args(args, threshold=0.0)
+    _, rows, scored, rule = _read(patcher_or_args, sequence_or_tokens, target_lengths, entropies)
+    scores = scored.scores.cpu().numpy()
     by_row = []
     for index, length in enumerate(rows.lengths):
-        forced = np.zeros(length, np.bool_) if scored.forced is None else scored.forced[index, :length]
-        by_row.append(nested_lengths(scores[index, :length], forced, rule, target_lengths))
+        by_row.append(nested_lengths(scores[index, :length], _forced(scored, index, length), rule, target_lengths))
     return [_lay_out_level([levels[level] for levels in by_row], rows) for level in range(len(target_lengths))]
 
 
 def nested_lengths(scores: Floats, forced: Bools, rule: ScanRule, targets: Sequence[float]) -> list[Lengths]:
-    """Patch lengths of one row on every level, finest first.
+    """Patch lengths of one row on every level, finest first; arguments as `nested_levels`."""
+    return [level.lengths for level in nested_levels(scores, forced, rule, targets)]
+
+
+class Level(NamedTuple):
+    """One level of a hierarchy."""
+
+    threshold: float  # nats
+    lengths: Lengths  # (num_patches,) int64
+
+
+def nested_levels(scores: Floats, forced: Bools, rule: ScanRule, targets: Sequence[float]) -> list[Level]:
+    """Threshold and patch lengths of one row on every level, finest first.
 
     Args:
         scores: `(length,)` float32 nats.
@@ -92,24 +97,28 @@ def nested_lengths(scores: Floats, forced: Bools, rule: ScanRule, targets: Seque
         rule: Mode threshold, monotone or dual, with the limits of the finest level; its threshold is replaced.
         targets: Tokens per patch of each level, ascending.
     """
-    levels = [finest_lengths(scores, forced, rule, targets[0])]
+    levels = [finest_level(scores, forced, rule, targets[0])]
     values = start_values(scores, rule)
     for target in targets[1:]:
-        growth = target / targets[0]
-        shortest = int(rule.shortest * growth) if rule.min_patch_length else 1
-        cap = int(rule.cap * growth) if rule.max_patch_length else NO_CAP
-        levels.append(coarser_lengths(levels[-1], values, forced, target, shortest, cap))
+        shortest, cap = grown_limits(rule, target / targets[0])
+        levels.append(coarser_level(levels[-1].lengths, values, forced, target, shortest, cap))
     return levels
 
 
-def finest_lengths(scores: Floats, forced: Bools, rule: ScanRule, target: float) -> Lengths:
+def grown_limits(rule: ScanRule, growth: float) -> tuple[int, int]:
+    """The shortest and the longest patch of a level, in tokens, `growth` times those of the finest."""
+    shortest = int(rule.shortest * growth) if rule.min_patch_length else 1
+    return shortest, int(rule.cap * growth) if rule.max_patch_length else NO_CAP
+
+
+def finest_level(scores: Floats, forced: Bools, rule: ScanRule, target: float) -> Level:
     """Patch lengths under the rule, with the threshold whose mean is nearest to the target."""
     rows = ScoreRows([scores], [forced])
     threshold = 0.0  # decides nothing in a row without decisive values
     if decisive_values(rows, rule).size:
         threshold = find_threshold(rows, rule, target).threshold
     scanner = Scanner(replace(rule, threshold=threshold))
-    return np.concatenate([scanner.feed(scores, forced), scanner.finish()])
+    return Level(threshold, np.concatenate([scanner.feed(scores, forced), scanner.finish()]))
 
 
 def start_values(scores: Floats, rule: ScanRule) -> Floats:
@@ -129,7 +138,7 @@ def start_values(scores: Floats, rule: ScanRule) -> Floats:
     return values
 
 
-def coarser_lengths(fine: Lengths, values: Floats, forced: Bools, target: float, shortest: int, cap: int) -> Lengths:
+def coarser_level(fine: Lengths, values: Floats, forced: Bools, target: float, shortest: int, cap: int) -> Level:
     """Unions of fine patches, with the threshold whose mean length is nearest to the target.
 
     Args:
@@ -140,7 +149,7 @@ def coarser_lengths(fine: Lengths, values: Floats, forced: Bools, target: float,
         shortest, cap: Tokens, `1 <= shortest <= cap`.
     """
     if not fine.size:
-        return fine
+        return Level(0.0, fine)
     starts = fine.cumsum() - fine
     at_starts, kept = values[starts], forced[starts]
     merged = np.empty_like(fine)
@@ -150,7 +159,7 @@ def coarser_lengths(fine: Lengths, values: Floats, forced: Bools, target: float,
         return merge_patches(fine, at_starts, kept, thresholds[index], shortest, cap, merged)
 
     best = _nearest(count, thresholds.size, forced.size / target)
-    return merged[: count(best)].copy()
+    return Level(float(thresholds[best]), merged[: count(best)].copy())
 
 
 def _nearest(count: Callable[[int], int], size: int, wanted: float) -> int:
@@ -166,30 +175,93 @@ def _nearest(count: Callable[[int], int], size: int, wanted: float) -> int:
 
 
 @njit(cache=True, nogil=True)
-def merge_patches(lengths, values, forced, threshold, shortest, cap, merged):
+def join_patches(lengths, values, forced, threshold, shortest, cap, open_length, joined, firsts):
     """Join neighbouring patches wherever the start between them is not kept.
 
     Args:
-        lengths: `(n,)` int64, n >= 1.
+        lengths: `(n,)` int64.
         values: `(n,)` float32; the start of a patch is kept above the threshold, once `shortest` is reached.
         forced: `(n,)` bool, starts that are kept in any case.
         shortest, cap: Tokens; a patch ends before the one that would take it past the cap.
+        open_length: Tokens of the patch that is open before these; 0 for none.
+        joined: int64, written: lengths of the patches completed, at most `n`, one fewer if none was open before.
+        firsts: int64 of the same size, written: which fine patch each of them begins with, -1 the one open before.
+
+    Returns:
+        `(count, open_length, open_first)`.
+    """
+    count, first = 0, -1
+    for i in range(lengths.size):
+        due = values[i] > threshold and open_length >= shortest
+        if open_length > 0 and (due or forced[i] or open_length + lengths[i] > cap):
+            joined[count], firsts[count] = open_length, first
+            count += 1
+            open_length = 0
+        if open_length == 0:
+            first = i
+        open_length += lengths[i]
+    return count, open_length, first
+
+
+@njit(cache=True, nogil=True)
+def merge_patches(lengths, values, forced, threshold, shortest, cap, merged):
+    """Join all patches of a sequence, the last open one too.
+
+    Args:
+        lengths, values, forced, threshold, shortest, cap: As `join_patches`, n >= 1.
         merged: `(n,)` int64, written.
 
     Returns:
         Patches written.
     """
-    count = 0
-    open_length = lengths[0]
-    for i in range(1, lengths.size):
-        due = values[i] > threshold and open_length >= shortest
-        if due or forced[i] or open_length + lengths[i] > cap:
-            merged[count] = open_length
-            count += 1
-            open_length = 0
-        open_length += lengths[i]
+    firsts = np.empty(lengths.size, np.int64)
+    count, open_length, _ = join_patches(lengths, values, forced, threshold, shortest, cap, 0, merged, firsts)
     merged[count] = open_length
     return count + 1
+
+
+def calibrate_hierarchy(
+    patcher_or_args: Patcher | PatcherArgs,
+    sequences: Any,
+    target_lengths: Sequence[float] = (8, 64, 512),
+    *,
+    entropies: Any = None,
+) -> tuple[float, ...]:
+    """The thresholds of every level that give the wanted mean lengths on all sequences together.
+
+    Args:
+        patcher_or_args, target_lengths, entropies: As `patch_hierarchy`.
+        sequences: What `Patcher.patch` takes.
+
+    Returns:
+        Nats of each level, finest first, for `OnlineHierarchy`.
+
+    Raises:
+        ConfigError, PatchingError: As `patch_hierarchy`.
+    """
+    _, rows, scored, rule = _read(patcher_or_args, sequences, target_lengths, entropies)
+    lengths = rows.lengths.tolist()
+    forced = [_forced(scored, index, length) for index, length in enumerate(lengths)]
+    for row in forced[1:]:
+        row[:1] = True  # a sequence begins
+    scores = np.concatenate([scored.scores[index, :length].cpu().numpy() for index, length in enumerate(lengths)])
+    levels = nested_levels(scores, np.concatenate(forced), rule, target_lengths)
+    return tuple(level.threshold for level in levels)
+
+
+def _read(
+    patcher_or_args: Patcher | PatcherArgs, tokens: Any, targets: Sequence[float], entropies: Any
+) -> tuple[Patcher, TokenRows, Scored, ScanRule]:
+    """Checked arguments, rows and their scores; the rule's threshold is still to be found."""
+    patcher = patcher_or_args if isinstance(patcher_or_args, Patcher) else patcher_or_args.build()
+    check_hierarchy(patcher.args, targets)
+    rows = read_rows(_batch_of(tokens), patcher.args.encoding, resolve_device(patcher.args.device))
+    scored = _score(patcher, rows, _batch_of(entropies))
+    return patcher, rows, scored, ScanRule.from_args(patcher.args, threshold=0.0)
+
+
+def _forced(scored: Scored, index: int, length: int) -> Bools:
+    return np.zeros(length, np.bool_) if scored.forced is None else scored.forced[index, :length].copy()
 
 
 def _score(patcher: Patcher, rows: TokenRows, entropies: Any) -> Scored:
@@ -207,7 +279,14 @@ def _batch_of(values: Any) -> Any:
     return values[None] if isinstance(values, Tensor) and values.dim() == 1 else values
 
 
-def _check_targets(targets: Sequence[float]) -> None:
+def check_hierarchy(args: PatcherArgs, targets: Sequence[float]) -> None:
+    """Refuse modes without scores, and targets that are no ascending lengths.
+
+    Raises:
+        ConfigError: Either of these.
+    """
+    if not args.uses_scores:
+        raise ConfigError(f"patching_mode: expected entropy or track for a hierarchy, got {args.patching_mode}")
     finite = all(math.isfinite(target) and target >= 1 for target in targets)
     if not targets or not finite or any(one >= two for one, two in pairwise(targets)):
         raise ConfigError(f"target_lengths: expected ascending tokens per patch from at least 1, got {targets}")

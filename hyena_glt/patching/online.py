@@ -50,7 +50,7 @@ class OnlinePatcher:
 
     def __init__(self, patcher: Patcher) -> None:
         self.patcher = patcher
-        self._sequence: _Sequence | None = None
+        self._sequence: TokenSequence | None = None
         self._open_length = 0
         self._device = torch.device("cpu")  # of the lengths
 
@@ -77,7 +77,7 @@ class OnlinePatcher:
             ConfigError: Boundaries that depend on what follows, or a source that cannot be streamed.
             PatchingError: PAD, NaN, wrong shapes or dtypes, or scores for some chunks of a sequence only.
         """
-        sequence = self._sequence or _Sequence(self.patcher)
+        sequence = self._sequence or TokenSequence(self.patcher)
         lengths = sequence.feed(sequence.symbols(chunk), entropies, preds)
         if self._sequence is None:
             self._device = _device(self.patcher.args, chunk)
@@ -97,7 +97,7 @@ class OnlinePatcher:
         return torch.from_numpy(lengths).to(self._device)
 
 
-class _Sequence:
+class TokenSequence:
     """The state carried between the chunks of one sequence."""
 
     def __init__(self, patcher: Patcher) -> None:
@@ -116,7 +116,7 @@ class _Sequence:
     def feed(self, symbols: Symbols, entropies: Any, preds: Any) -> NDArray[np.int64]:
         self.taken = symbols.size
         if self._args.uses_scores:
-            scores, forced = self._score(symbols, entropies, preds)
+            scores, forced = self.score(symbols, entropies, preds)
             return self._scanner.feed(scores, forced)
         if self._args.patching_mode is PatchingModeEnum.bpe_patcher:
             return self._scanner.feed(self._predicted_starts(symbols, preds))
@@ -148,7 +148,8 @@ class _Sequence:
         self._encoder = encoder
         return encoded
 
-    def _score(self, symbols: Symbols, entropies: Any, preds: Any) -> tuple[Floats, Bools | None]:
+    def score(self, symbols: Symbols, entropies: Any, preds: Any) -> tuple[Floats, Bools | None]:
+        """Scores of the next tokens and the starts that their source forces, in the modes that use scores."""
         scored_by = "model" if entropies is None and preds is None else "preds" if entropies is None else "entropies"
         if not symbols.size and scored_by == "model":
             return np.zeros(0, np.float32), None
