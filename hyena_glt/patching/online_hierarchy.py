@@ -131,9 +131,10 @@ class FinestLevel:
     def _with_starts(self, lengths: Lengths, first: int, values: Floats, forced: Bools) -> Patches:
         """The completed patches with what was fed about their starts; `first` is the first token of this chunk."""
         places = self._open_start + lengths.cumsum() - lengths - first + 1  # 0: the start of the patch open before
-        known = np.append(self._open[0], values), np.append(self._open[1], forced)
+        places = np.maximum(places, 0)
+        at_starts, edges = np.append(self._open[0], values)[places], np.append(self._open[1], forced)[places]
         self._open_start += int(lengths.sum())
-        patches = Patches(lengths, *(of_token[np.maximum(places, 0)] for of_token in known))
+        patches = Patches(lengths, at_starts, edges)
         place = self._open_start - first
         if 0 <= place < values.size:
             self._open = values[place], bool(forced[place])
