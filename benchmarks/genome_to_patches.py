@@ -3,8 +3,9 @@
     python benchmarks/genome_to_patches.py [GENOME.fa] [--copies 10] [--repeats 3] [--json out.json]
 
 Without a genome, a simulated one of 4.6 Mb is used. The stages run on one thread in this process, medians of
-`--repeats`; the command runs as a new process with `-@ 1` on one copy and on `--copies` copies of the genome, so that
-the difference of the two is free of start-up and of the cost of the tables, which does not grow with the input.
+`--repeats`; the command runs as a new process with `-@ 1` and `-@ 2` on one copy and on `--copies` copies of the
+genome, so that the difference of the two is free of start-up and of the cost of the tables, which does not grow with the
+input.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from machine import machine
 
 from hyena_glt.entropies.markov import MarkovFitter
 from hyena_glt.patching.args import PatcherArgs
-from hyena_glt.patching.genome import patch_blocks, score_blocks, survey_genome
+from hyena_glt.patching.block_decisions import decide_blocks
+from hyena_glt.patching.genome import patch_blocks, survey_genome
 from hyena_glt.patching.scan import Scanner, ScanRule
 from hyena_glt.sequences.alphabets import DNA
 from hyena_glt.sequences.atomic import atomic_write
@@ -80,8 +82,8 @@ def stages(path: Path, repeats: int) -> list[Row]:
     rule = ScanRule("threshold", threshold=0.0)
     found = survey.calibrate(rule, 16)
     args = PatcherArgs(threshold=found.threshold)
-    scored = [part.scores for part in score_blocks(blocks, DNA, model)]
-    patched = list(patch_blocks(blocks, DNA, model, args))
+    decided = list(decide_blocks(blocks, DNA, model, args, entropies=False))
+    patched = list(patch_blocks(blocks, DNA, model, args, entropies=False))
 
     def fit() -> None:
         fitter = MarkovFitter("dna", model.order)
@@ -91,8 +93,8 @@ def stages(path: Path, repeats: int) -> list[Row]:
 
     def scan() -> None:
         scanner = Scanner(ScanRule("threshold", threshold=found.threshold))
-        for part in scored:
-            scanner.feed(part.entropies, part.forced_starts)
+        for part in decided:
+            scanner.feed(part.decisive, part.forced_starts)
 
     def write() -> None:
         with atomic_write(path.with_suffix(".bed"), overwrite=True) as handle:
@@ -105,9 +107,11 @@ def stages(path: Path, repeats: int) -> list[Row]:
         "code": lambda: [DNA.encode(block.sequence) for block in blocks],
         f"fit (order {model.order})": fit,
         "calibrate": lambda: survey.calibrate(rule, 16),
-        "score": lambda: sum(part.scores.entropies.size for part in score_blocks(blocks, DNA, model, reuse=True)),
+        "code and look up": lambda: sum(
+            part.decisive.size for part in decide_blocks(blocks, DNA, model, args, entropies=False)
+        ),
         "scan": scan,
-        "read, score, scan": lambda: sum(
+        "read, code, look up, scan, means": lambda: sum(
             p.lengths.size for p in patch_blocks(read_blocks(path), DNA, model, args, entropies=False)
         ),
         "write BED": write,
@@ -129,28 +133,38 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def whole_command(one: Path, many: Path, repeats: int) -> Row:
-    """`hyena-glt patch -@ 1` to plain BED, from outside: medians, their difference, peak memory."""
-    run_command(one)  # compiles the kernels where they are not cached
-    first = statistics.median(run_command(one) for _ in range(repeats))
-    all_copies = statistics.median(run_command(many) for _ in range(repeats))
+def whole_command(one: Path, many: Path, repeats: int) -> list[Row]:
+    """`hyena-glt patch` to plain BED with one thread and two, in turn: medians, differences, peak memory."""
     bases = [sum(len(block.sequence) for block in read_blocks(path)) for path in (one, many)]
+    run_command(one, 1)  # compiles the kernels where they are not cached
+    seconds: dict[tuple[Path, int], list[float]] = {(path, threads): [] for path in (one, many) for threads in (1, 2)}
+    for _ in range(repeats):
+        for (path, threads), times in seconds.items():
+            times.append(run_command(path, threads))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return {
-        "seconds_one": first,
-        "seconds_many": all_copies,
-        "bases_one": bases[0],
-        "bases_many": bases[1],
-        "megabases_per_second": (bases[1] - bases[0]) / (all_copies - first) / 1e6,
-        "peak_bytes": peak,
-    }
+    rows = []
+    for threads in (1, 2):
+        first, all_copies = (statistics.median(seconds[path, threads]) for path in (one, many))
+        rows.append(
+            {
+                "threads": threads,
+                "seconds_one": first,
+                "seconds_many": all_copies,
+                "all_seconds": {"one": seconds[one, threads], "many": seconds[many, threads]},
+                "bases_one": bases[0],
+                "bases_many": bases[1],
+                "megabases_per_second": (bases[1] - bases[0]) / (all_copies - first) / 1e6,
+                "peak_bytes": peak,
+            }
+        )
+    return rows
 
 
-def run_command(path: Path) -> float:
+def run_command(path: Path, threads: int) -> float:
     """Wall seconds of one process."""
     output = path.with_suffix(".out.bed")
     output.unlink(missing_ok=True)
-    words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", "1"]
+    words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return timed(lambda: subprocess.run(words, check=True, capture_output=True, env=environment))
 
@@ -165,13 +179,20 @@ def as_table(result: dict[str, Any]) -> str:
     ]
     for row in result["stages"]:
         lines.append(f"| {row['stage']} | {row['seconds']:.3f} | {row['megabases_per_second']:.0f} |")
-    command = result["command"]
+    one, two = result["command"]
     lines += [
         "",
-        f"`hyena-glt patch -@ 1` to BED: {command['bases_one'] / 1e6:.1f} Mb in {command['seconds_one']:.2f} s, "
-        f"{command['bases_many'] / 1e6:.1f} Mb in {command['seconds_many']:.2f} s; difference "
-        f"{command['megabases_per_second']:.1f} Mbases/s; peak memory {command['peak_bytes'] / 2**20:.0f} MiB",
+        f"| `hyena-glt patch` to BED | {one['bases_one'] / 1e6:.1f} Mb | {one['bases_many'] / 1e6:.1f} Mb "
+        "| difference, Mbases/s |",
+        "| --- | --- | --- | --- |",
     ]
+    for row in (one, two):
+        lines.append(
+            f"| `-@ {row['threads']}` | {row['seconds_one']:.2f} s | {row['seconds_many']:.2f} s "
+            f"| {row['megabases_per_second']:.1f} |"
+        )
+    ratio = two["megabases_per_second"] / one["megabases_per_second"]
+    lines += ["", f"Two threads: {ratio:.2f} times one. Peak memory {one['peak_bytes'] / 2**20:.0f} MiB."]
     return "\n".join(lines)
 
 
