@@ -4,8 +4,7 @@
 
 Without a genome, a simulated one of 4.6 Mb is used. The stages run on one thread in this process, medians of
 `--repeats`; the command runs as a new process with `-@ 1` and `-@ 2` on one copy and on `--copies` copies of the
-genome, so that the difference of the two is free of start-up and of the cost of the tables, which does not grow with the
-input.
+genome: the difference of the two is free of start-up and of the cost of the tables, which does not grow with the input.
 """
 
 from __future__ import annotations
