@@ -64,5 +64,5 @@ def entropy(
     if save_model is not None:
         model.save(save_model)
     facts = model.describe()
-    bits = f", {facts['bits_per_base']:.4f} bits per base held out" if "bits_per_base" in facts else ""
+    bits = f", {facts['bits_per_base']:.4f} bits per base held out" if facts.get("bits_per_base") is not None else ""
     note(f"{survey.symbols:,} bases, {facts['name']}{bits}")
