@@ -187,7 +187,7 @@ class TokenSequence:
 
 def _refuse_whole_sequence_modes(patcher: Patcher) -> None:
     """Raise a ConfigError in modes that no score can make causal."""
-    if patcher.args.uses_scores or patcher.is_causal:
+    if patcher.args.uses_scores or patcher.is_causal or patcher.args.overlap:  # `ScanRule.from_args` refuses overlap
         return
     raise ConfigError(
         "model_name: a tokenizer's merges depend on what follows and cannot be decided online; use Patcher.patch, "
