@@ -9,8 +9,10 @@ sequence with the same model and rule, but for a run of N at the very beginning,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,15 +22,17 @@ from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies.markov import MarkovEntropy, MarkovFitter
 from hyena_glt.entropies.symbols import Scores, ambiguity_edges
 from hyena_glt.errors import ConfigError
-from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.args import CalibrationRecord, PatcherArgs
 from hyena_glt.patching.block_decisions import DecidedBlock, decide_blocks, depends_on_place, open_stream
-from hyena_glt.patching.scan import Scanner, ScanRule
-from hyena_glt.patching.threshold_search import Calibrated, calibrate_rule
+from hyena_glt.patching.scan import Scanner, ScanRule, ScoreRows
+from hyena_glt.patching.scan_kernels import NO_CAP
+from hyena_glt.patching.threshold_search import Calibrated, ThresholdCurve, calibrate_rule, threshold_curve
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
 SAMPLE_SYMBOLS = 1 << 23  # symbols kept for calibration, at most
 PIECE_SYMBOLS = 1 << 16  # of this size are the pieces that a larger genome is sampled in
+END_OF_SEQUENCE = b"\xff\xff"  # as in the hashes of `calibrate`
 
 
 def scan_rule(args: PatcherArgs) -> ScanRule:
@@ -87,12 +91,83 @@ class GenomeSurvey:
             As `calibrate_rule`; `mean_length` is that of the letters.
         """
         scores, forced = self.sample_scores()
-        ambiguous = [codes >= self.letters for codes in self.sample]
-        symbols, letters = sum(map(len, ambiguous)), sum(int((~mask).sum()) for mask in ambiguous)
-        runs = sum(_count_runs(mask, rule.cap) for mask in ambiguous)
+        symbols, letters, runs = self._sample_sizes(rule.cap)
         wanted = symbols / (letters / target_mean_length + runs)
         found = calibrate_rule(scores, forced, rule=rule, target_mean_length=max(wanted, 1.0))
         return replace(found, mean_length=letters / max(symbols / found.mean_length - runs, 1.0))
+
+    def calibrate_contigs(
+        self,
+        blocks: Iterable[Block],
+        alphabet: Alphabet,
+        rule: ScanRule,
+        target_mean_length: float,
+        *,
+        fewest_patches: int = 1000,
+    ) -> dict[str, tuple[float, CalibrationRecord]]:
+        """A threshold of its own for each contig, with this survey's model; one more pass over the genome.
+
+        Args:
+            blocks: Blocks of validated records.
+            alphabet: Their alphabet.
+            rule: Mode threshold, monotone or dual; its threshold is replaced.
+            target_mean_length: Letters per patch.
+            fewest_patches: Wanted patches of the smallest contig that is calibrated; the mean length of 1000 patches is
+                known to about 3%.
+
+        Returns:
+            By contig, the threshold in nats and its record, whose hash is of the contig as it stands in the file.
+        """
+        found: dict[str, tuple[float, CalibrationRecord]] = {}
+        coming = iter(blocks)
+        for first in coming:
+            digest = hashlib.sha256()
+            contig = survey_genome(_one_contig(chain([first], coming), digest), alphabet, model=self.model)
+            symbols, letters, _ = contig._sample_sizes(rule.cap)
+            if letters < fewest_patches * target_mean_length:
+                continue
+            calibrated = contig.calibrate(rule, target_mean_length)
+            record = CalibrationRecord(
+                target_mean_length=target_mean_length,
+                mean_length=calibrated.mean_length,
+                num_tokens=symbols,
+                data_sha256=digest.hexdigest(),
+                entropy_model=getattr(self.model, "name", None),
+            )
+            found[first.name] = (calibrated.threshold, record)
+        return found
+
+    def threshold_curve(self, rule: ScanRule) -> ThresholdCurve:
+        """Mean patch lengths of the sample's *letters* under many thresholds.
+
+        Args:
+            rule: Mode threshold, monotone or dual; its threshold is replaced.
+
+        Raises:
+            ConfigError: A sample without a score that a threshold decides about.
+        """
+        scores, forced = self.sample_scores()
+        # The rise at the first letter after a run of N is not one of the sequence.
+        heard = [(codes < self.letters) & ~edges for codes, edges in zip(self.sample, forced, strict=True)]
+        heard_all = np.concatenate([np.zeros(0, np.bool_), *heard])
+        curve = threshold_curve(ScoreRows(scores, forced), rule, heard=heard_all)
+        uncapped = curve.uncapped_mean_lengths
+        return replace(
+            curve,
+            mean_lengths=self._of_letters(curve.mean_lengths, rule.cap),
+            uncapped_mean_lengths=None if uncapped is None else self._of_letters(uncapped, NO_CAP),
+        )
+
+    def _of_letters(self, mean_lengths: np.ndarray, cap: int) -> np.ndarray:
+        """Mean lengths without the runs of ambiguity symbols, of those with them."""
+        symbols, letters, runs = self._sample_sizes(cap)
+        return letters / np.maximum(symbols / mean_lengths - runs, 1.0)
+
+    def _sample_sizes(self, cap: int) -> tuple[int, int, int]:
+        """Symbols and letters of the sample, and patches that its runs of ambiguity symbols make."""
+        ambiguous = [codes >= self.letters for codes in self.sample]
+        symbols, letters = sum(map(len, ambiguous)), sum(int((~mask).sum()) for mask in ambiguous)
+        return symbols, letters, sum(_count_runs(mask, cap) for mask in ambiguous)
 
     def sample_scores(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Entropies and forced starts of the sample, each stretch scored by itself where that is the same."""
@@ -233,6 +308,16 @@ class Sampler:
             self._every *= 2
             self._pieces = [piece for piece in self._pieces if piece.number % self._every == 0]
             self._kept = sum(piece.codes.size for piece in self._pieces)
+
+
+def _one_contig(blocks: Iterator[Block], digest: Any) -> Iterator[Block]:
+    """The blocks up to the first that ends a contig; their sequence is hashed."""
+    for block in blocks:
+        digest.update(block.sequence)
+        yield block
+        if block.last:
+            break
+    digest.update(END_OF_SEQUENCE)
 
 
 def _count_runs(mask: np.ndarray, cap: int) -> int:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching.scan import Bools, Floats, ScanRule, ScoreRows
@@ -19,6 +21,10 @@ CLOSE_ENOUGH = 1e-4  # share of the wanted number of patches that the search may
 SAMPLE_VALUES = 1 << 16  # values that the search takes its first guesses from
 GUESS_MARGIN = 0.004  # share of the values by which the guesses lie beside the quantile
 LARGEST = np.finfo(np.float32).max
+CURVE_POINTS = 60
+CURVE_BEGIN, CURVE_END = 1.5, 512.0  # mean lengths, without limits, that a curve goes from and to
+CURVE_SAMPLE = 1 << 20  # values that its thresholds and its histogram are taken from
+HISTOGRAM_BINS = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,65 @@ def find_threshold(rows: ScoreRows, rule: ScanRule, target: float) -> Calibrated
         reachable=(rows.num_tokens / steps.count(steps.lowest), rows.num_tokens / steps.count(steps.highest)),
         neighbours=(means[0], means[1]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdCurve:
+    """Mean patch lengths under many thresholds, and how the numbers lie that the threshold is compared with."""
+
+    thresholds: NDArray[np.float64]  # (points,) nats, increasing
+    mean_lengths: NDArray[np.float64]  # (points,) tokens per patch under the rule
+    uncapped_mean_lengths: NDArray[np.float64] | None  # (points,) the same without the cap; None for a rule without one
+    histogram_edges: NDArray[np.float64]  # (bins + 1,) nats, from the first threshold to the highest value
+    histogram_shares: NDArray[np.float64]  # (bins,) of all values; the others lie left of the edges
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        uncapped = self.uncapped_mean_lengths
+        return {
+            "thresholds": self.thresholds.tolist(),
+            "mean_lengths": self.mean_lengths.tolist(),
+            "uncapped_mean_lengths": None if uncapped is None else uncapped.tolist(),
+            "histogram_edges": self.histogram_edges.tolist(),
+            "histogram_shares": self.histogram_shares.tolist(),
+        }
+
+
+def threshold_curve(
+    rows: ScoreRows, rule: ScanRule, *, num_points: int = CURVE_POINTS, heard: Bools | None = None
+) -> ThresholdCurve:
+    """Count patches under thresholds that spread evenly over the logarithm of the mean length.
+
+    Args:
+        rows: Scores of many sequences.
+        rule: Mode threshold, monotone or dual, with its limits; its threshold is replaced.
+        num_points: Thresholds, at most.
+        heard: `(num_tokens,)` bool, tokens whose scores mean something; None for all.
+
+    Raises:
+        ConfigError: No score that a threshold decides about.
+    """
+    values = decisive_values(rows, rule, heard)
+    if not values.size:
+        raise ConfigError("scores: expected tokens whose start the threshold decides, got none; give longer sequences")
+    values = np.sort(values[:: values.size // CURVE_SAMPLE + 1]).astype(np.float64)
+    shares = np.geomspace(1.0 / CURVE_BEGIN, 1.0 / min(CURVE_END, max(values.size, 2.0)), num_points)
+    thresholds = np.unique(np.quantile(values, 1.0 - shares).astype(np.float32)).astype(np.float64)
+    edges = np.histogram_bin_edges(values, HISTOGRAM_BINS, (float(thresholds[0]), float(values[-1])))
+    counts, _ = np.histogram(values, edges)
+    uncapped = None if rule.max_patch_length is None else replace(rule, max_patch_length=None)
+    return ThresholdCurve(
+        thresholds=thresholds,
+        mean_lengths=_means(rows, rule, thresholds),
+        uncapped_mean_lengths=None if uncapped is None else _means(rows, uncapped, thresholds),
+        histogram_edges=edges,
+        histogram_shares=counts / values.size,
+    )
+
+
+def _means(rows: ScoreRows, rule: ScanRule, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    counts = [rows.count_patches(replace(rule, threshold=threshold)) for threshold in thresholds.tolist()]
+    return rows.num_tokens / np.array(counts, np.float64)
 
 
 class _Steps:
@@ -131,15 +196,18 @@ class _Steps:
         return low + int((high - low) * share)
 
 
-def decisive_values(rows: ScoreRows, rule: ScanRule) -> Floats:
+def decisive_values(rows: ScoreRows, rule: ScanRule, heard: Bools | None = None) -> Floats:
     """The numbers that the threshold is compared with, of all tokens but those whose start is settled.
+
+    Args:
+        heard: `(num_tokens,)` bool, tokens whose scores mean something; None for all.
 
     Returns:
         `(n,)` float32: scores, or their rises in mode monotone.
     """
     scores = rows.scores
     values = np.diff(scores, prepend=scores[:1]) if rule.mode == "monotone" else scores
-    decides = np.ones(scores.size, np.bool_)
+    decides = np.ones(scores.size, np.bool_) if heard is None else heard.copy()
     starts = rows.ends - rows.lengths
     for settled in range(rule.score_rule.always + (rule.score_rule.never >= 0)):
         decides[starts[rows.lengths > settled] + settled] = False

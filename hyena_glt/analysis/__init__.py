@@ -1,0 +1,14 @@
+"""Questions that biologists ask of patches and outputs.
+
+boundary_enrichment.py   what patch boundaries coincide with: starts and stops of genes, codon positions, repeats
+"""
+
+from hyena_glt._lazy import lazy_exports
+
+_MODULES = {
+    "BoundaryEnrichment": ".boundary_enrichment",
+    "EnrichmentRow": ".boundary_enrichment",
+    "write_enrichment": ".boundary_enrichment",
+}
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)
