@@ -27,8 +27,9 @@ from machine import machine
 from hyena_glt.entropies.markov import MarkovFitter
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.block_decisions import decide_blocks
-from hyena_glt.patching.genome import patch_blocks, survey_genome
+from hyena_glt.patching.genome import patch_blocks
 from hyena_glt.patching.scan import Scanner, ScanRule
+from hyena_glt.patching.survey import survey_genome
 from hyena_glt.sequences.alphabets import DNA
 from hyena_glt.sequences.atomic import atomic_write
 from hyena_glt.sequences.fasta import read_blocks, read_records
@@ -81,7 +82,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
     rule = ScanRule("threshold", threshold=0.0)
     found = survey.calibrate(rule, 16)
     args = PatcherArgs(threshold=found.threshold)
-    decided = list(decide_blocks(blocks, DNA, model, args, entropies=False))
+    decided = list(decide_blocks(blocks, DNA, model, lambda contig: args, entropies=False))
     patched = list(patch_blocks(blocks, DNA, model, args, entropies=False))
 
     def fit() -> None:
@@ -107,7 +108,7 @@ def stages(path: Path, repeats: int) -> list[Row]:
         f"fit (order {model.order})": fit,
         "calibrate": lambda: survey.calibrate(rule, 16),
         "code and look up": lambda: sum(
-            part.decisive.size for part in decide_blocks(blocks, DNA, model, args, entropies=False)
+            part.decisive.size for part in decide_blocks(blocks, DNA, model, lambda contig: args, entropies=False)
         ),
         "scan": scan,
         "read, code, look up, scan, means": lambda: sum(

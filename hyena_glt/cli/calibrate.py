@@ -122,8 +122,8 @@ def _calibrate_contigs(source: GenomeSource, plan: PatchPlan, output: Path, orig
     """Write a threshold for each contig that is large enough beside the saved patcher; the number of them."""
     from hyena_glt.cli.runtime import progress
     from hyena_glt.cli.source import counted
+    from hyena_glt.patching.block_decisions import scan_rule
     from hyena_glt.patching.calibration import ContigThreshold, save_contig_thresholds
-    from hyena_glt.patching.genome import scan_rule
 
     assert plan.survey is not None
     assert plan.target_length is not None
@@ -141,7 +141,7 @@ def _calibrate_contigs(source: GenomeSource, plan: PatchPlan, output: Path, orig
 def _draw(plot: Path, plan: PatchPlan, name: str, origin: Provenance) -> None:
     """Draw the curve that the threshold was chosen on, and write its numbers beside it."""
     from hyena_glt.cli.outputs import write_json
-    from hyena_glt.patching.genome import scan_rule
+    from hyena_glt.patching.block_decisions import scan_rule
     from hyena_glt.reports.threshold_curve import CalibratedPoint, write_threshold_curve
 
     record, threshold = plan.args.calibration, plan.threshold

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyena_glt.cli import options as opt
 from hyena_glt.cli.runtime import note
 from hyena_glt.errors import UsageError
+
+if TYPE_CHECKING:
+    from hyena_glt.analysis import BoundaryEnrichment
 
 
 def patch(
@@ -53,6 +56,21 @@ def patch(
         Path | None, typer.Option("--entropy-out", help="Write the entropy after each base: bedGraph or bigWig.")
     ] = None,
     write_index: Annotated[bool, typer.Option("--write-index", "-W", help="Index .bed.gz with tabix.")] = False,
+    half_life: Annotated[
+        float | None,
+        typer.Option(
+            "--half-life",
+            min=1.0,
+            help="Let the threshold follow the composition; half of a drift is gone after so many bases.",
+        ),
+    ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option("--annotate", help="GFF3: say what boundaries coincide with (gene starts, codon phase, repeats)."),
+    ] = None,
+    annotate_window: Annotated[
+        int, typer.Option("--annotate-window", min=0, help="Bases on either side of starts and stops.")
+    ] = 10,
     threads: opt.Threads = None,
     force: opt.Force = False,
     no_version: opt.NoVersion = False,
@@ -71,6 +89,8 @@ def patch(
     hyena-glt patch genome.fa -o patches.bed --entropy-model mix
 
     hyena-glt patch genome.fa -o patches.bed --mode track --track conservation.bw
+
+    hyena-glt patch genome.fa -o patches.bed --annotate genes.gff --stats stats.json
 
     cat genome.fa | hyena-glt patch - --max-patch-length 64 | head
     """
@@ -98,12 +118,15 @@ def patch(
         bpe_patcher=bpe_patcher,
         track=track,
         missing=missing,
+        half_life=half_life,
         patcher=patcher,
         threads=threads or opt.default_threads(),
     )
     options.check()
     outputs = [path for path in (output, stats, entropy_out) if path is not None]
-    read = (genome, patcher, entropy_model, tokenizer, bpe_patcher, track)
+    if annotate is not None and (regions or regions_file is not None):
+        raise UsageError("--annotate counts over whole contigs; leave out the regions")
+    read = (genome, patcher, entropy_model, tokenizer, bpe_patcher, track, annotate)
     same_file([*(path for path in read if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, PATCH_FORMATS, default="bed")
     values = None
@@ -127,10 +150,32 @@ def patch(
         started = time.perf_counter()
         plan = make_plan(source, options, survey=needs_lengths)
         origin = source.provenance().extended(plan.describe())
-        run = PatchRun(plan, origin, threads=options.threads, with_header=not no_version, started=started)
+        enrichment = None if annotate is None else boundary_enrichment(annotate, annotate_window)
+        run = PatchRun(
+            plan, origin, threads=options.threads, with_header=not no_version, started=started, enrichment=enrichment
+        )
         run.write(source, (output, kind), values)
     if write_index:
         write_tabix_index(output)
     if stats is not None:
         run.write_stats(stats)
     note(run.summary())
+    if enrichment is not None:
+        note_enrichment(enrichment)
+
+
+def boundary_enrichment(gff: Path, window: int) -> BoundaryEnrichment:
+    """An empty count of boundaries on the sites of an annotation."""
+    from hyena_glt.analysis import BoundaryEnrichment
+    from hyena_glt.sequences.annotations import read_gff
+
+    return BoundaryEnrichment(read_gff(gff), window=window)
+
+
+def note_enrichment(enrichment: BoundaryEnrichment) -> None:
+    """One line for each kind of site."""
+    for row in enrichment.table():
+        ratio, z = ("." if value is None else f"{value:.{digits}f}" for value, digits in ((row.ratio, 3), (row.z, 1)))
+        note(f"boundaries at {row.site}: {row.observed:,}, by chance {row.expected:,.0f}, ratio {ratio}, z {z}")
+    if enrichment.num_skipped:
+        note(f"{enrichment.num_skipped} contigs without features were left out of these")

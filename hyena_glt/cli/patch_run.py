@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from hyena_glt.patching.genome import PatchedBlock, patch_blocks
 from hyena_glt.tracks.patches import PatchBatch, PatchWriter
 from hyena_glt.tracks.provenance import Provenance
 from hyena_glt.tracks.values import ValueBatch, ValueWriter
+
+if TYPE_CHECKING:
+    from hyena_glt.analysis import BoundaryEnrichment
 
 Output = tuple[Path, str]  # where, and in which format
 
@@ -87,6 +90,7 @@ class PatchRun:
         origin: What the outputs say about themselves.
         threads: More than one reads and scores ahead in the background.
         with_header: Write the provenance into text outputs.
+        enrichment: Counts what the boundaries coincide with; None does not.
         flush: Let every patch be seen as soon as it is written.
         started: When the command began to read, as `time.perf_counter` tells it.
     """
@@ -99,9 +103,12 @@ class PatchRun:
         threads: int,
         with_header: bool,
         started: float,
+        enrichment: BoundaryEnrichment | None = None,
         flush: bool = False,
     ) -> None:
         self.plan, self.origin, self.threads, self._flush = plan, origin, threads, flush
+        self.enrichment = enrichment
+        self._starts: list[np.ndarray] = []  # of the patches of the current contig, where they are wanted
         self._header = origin if with_header else None
         self.contigs: list[ContigStats] = []
         self._started = started
@@ -121,6 +128,8 @@ class PatchRun:
             patch_writer = files.enter_context(open_patch_writer(*patches, self._header, flush=self._flush))
             for patched in self._patched(source, entropies=value_writer is not None):
                 _write_block(patched, patch_writer, value_writer)
+                if self.enrichment is not None:
+                    self._count_boundaries(self.enrichment, patched)
             if not self.contigs:
                 raise DataError("no sequence in the input", path=source.name)
 
@@ -136,6 +145,10 @@ class PatchRun:
         """One line for a person."""
         whole, plan = self.totals().as_dict(), self.plan
         rule = f"mode {plan.args.patching_mode}" if plan.threshold is None else f"threshold {plan.threshold:.8g} nats"
+        if plan.half_life is not None:
+            rule += " to begin with"
+        elif plan.contigs is not None:
+            rule += f" ({len(plan.contigs.contigs)} contigs have their own)"
         runs = f" ({whole['mean_called_length']:.2f} without ambiguous symbols)" if whole["ambiguous_bases"] else ""
         return (
             f"{whole['bases']:,} bases in {whole['patches']:,} patches, mean length {whole['mean_length']:.2f}{runs}, "
@@ -151,9 +164,18 @@ class PatchRun:
             **shared,
             "target_length": self.plan.target_length,
             "provenance": self.origin.as_dict(),
+            **({} if self.enrichment is None else {"enrichment": self.enrichment.summary()}),
             "contigs": contigs,
         }
         write_json(path, content)
+
+    def _count_boundaries(self, enrichment: BoundaryEnrichment, patched: PatchedBlock) -> None:
+        """Keep the starts of a contig until it is whole."""
+        self._starts.append(patched.patch_start + patched.lengths.cumsum() - patched.lengths)
+        if patched.block.last:
+            length = patched.block.start + len(patched.block.sequence)
+            enrichment.add(patched.block.name, length, np.concatenate(self._starts))
+            self._starts = []
 
     def _described_model(self) -> dict[str, Any]:
         """What the model says of itself; one that was not fitted has the bits per base of this input, as it read it."""
@@ -175,7 +197,13 @@ class PatchRun:
             ahead = partial(prefetched, threads=self.threads)
             blocks = source.blocks()
             for patched in patch_blocks(
-                blocks, source.alphabet, plan.model, plan.args, entropies=entropies, ahead=ahead
+                blocks,
+                source.alphabet,
+                plan.model,
+                plan.args_of,
+                entropies=entropies,
+                half_life=plan.half_life,
+                ahead=ahead,
             ):
                 yield patched
                 now = time.perf_counter()

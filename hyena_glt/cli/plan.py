@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyena_glt.cli.runtime import note, prefetched, progress
 from hyena_glt.cli.source import GenomeSource, counted
@@ -13,7 +13,8 @@ from hyena_glt.sequences.regions import check_regions
 
 if TYPE_CHECKING:
     from hyena_glt.patching.args import PatcherArgs
-    from hyena_glt.patching.genome import GenomeSurvey
+    from hyena_glt.patching.calibration import ContigThresholds
+    from hyena_glt.patching.survey import GenomeSurvey
 
 DEFAULT_TARGET_LENGTH = 16.0
 MIX = "mix"  # names the model that learns as it reads and has no file
@@ -40,6 +41,7 @@ class PatchOptions:
     bpe_patcher: Path | None = None
     track: Path | None = None
     missing: str | None = None
+    half_life: float | None = None
     patcher: Path | None = None
     threads: int = 1
 
@@ -65,12 +67,21 @@ class PatchOptions:
                 raise UsageError(f"--mode {mode} and {_flags([name])} FILE go together")
         if self.mode == "track" and self.entropy_model is not None:
             raise UsageError("--mode track takes its scores from --track; leave out --entropy-model")
+        if self.half_life is not None and (not self.is_scored or self.threshold is not None or self.is_dual):
+            raise UsageError(
+                "--half-life lets a calibrated threshold follow; it belongs to --mode entropy or track alone"
+            )
         if self.missing is not None and self.track is None:
             raise UsageError("--missing says what a gap in --track counts for; give --track FILE")
         if self.mode != "static" and self.patch_size is not None:
             raise UsageError(f"--patch-size belongs to --mode static, not {self.mode}")
         if self.monotonicity and self.threshold_add is not None:
             raise UsageError("--monotonicity and --threshold-add are two rules; give one")
+
+    @property
+    def is_dual(self) -> bool:
+        """Whether the rise of the entropy counts."""
+        return self.monotonicity or self.threshold_add is not None
 
     @property
     def is_scored(self) -> bool:
@@ -104,6 +115,12 @@ class PatchPlan:
     args: PatcherArgs
     model: Any  # an entropy source with streams, which scores every base
     survey: GenomeSurvey | None
+    contigs: ContigThresholds | None = None  # thresholds that differ from contig to contig
+    half_life: float | None = None  # bases; None: the threshold stays
+
+    def args_of(self, contig: str) -> PatcherArgs:
+        """Where the patches of a contig start."""
+        return self.args if self.contigs is None else self.contigs.args_for(contig)
 
     @property
     def target_length(self) -> float | None:
@@ -118,8 +135,10 @@ class PatchPlan:
     def describe(self) -> dict[str, Any]:
         """For provenance."""
         rule = self.args.model_dump(mode="json", exclude_defaults=True, exclude={"calibration"})
+        own = {} if self.contigs is None else {"contigs_with_own_threshold": len(self.contigs.contigs)}
+        follows = {} if self.half_life is None else {"half_life": self.half_life}
         return {
-            "patching": {"patching_mode": str(self.args.patching_mode), **rule},
+            "patching": {"patching_mode": str(self.args.patching_mode), **rule, **own, **follows},
             "entropy_model": self.model.describe(),
         }
 
@@ -136,7 +155,7 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
         UsageError: The saved patcher or model is for another alphabet.
         DataError: The input is bad.
     """
-    args, model = _saved(options, source)
+    args, model, contigs = _saved(options, source)
     _check_alphabet(model, source)
     if options.mode == "space" and source.alphabet.name != "bytes":
         note(f"--mode space cuts after separators, and {source.alphabet.name} has none: expect one long patch")
@@ -154,7 +173,7 @@ def make_plan(source: GenomeSource, options: PatchOptions, *, survey: bool = Fal
         args.entropy_model = model
     elif options.bpe_patcher is not None:
         args.entropy_model = _network(options.bpe_patcher)
-    return PatchPlan(args=args, model=model, survey=seen)
+    return PatchPlan(args=args, model=model, survey=seen, contigs=contigs, half_life=options.half_life)
 
 
 def known_plan(source: GenomeSource, options: PatchOptions) -> PatchPlan:
@@ -166,17 +185,17 @@ def known_plan(source: GenomeSource, options: PatchOptions) -> PatchPlan:
     """
     from hyena_glt.entropies.markov import MarkovEntropy
 
-    args, model = _saved(options, source)
+    args, model, contigs = _saved(options, source)
     _check_alphabet(model, source)
     model = MarkovEntropy.uniform(source.alphabet.name) if model is None else model
     args = _with_cap(options.patcher_args(), model) if args is None else args
     args.entropy_model = model
-    return PatchPlan(args=args, model=model, survey=None)
+    return PatchPlan(args=args, model=model, survey=None, contigs=contigs)
 
 
 def fitted_model(source: GenomeSource, options: PatchOptions) -> GenomeSurvey:
     """Read the input once for its contig lengths, and for a model unless `options` names a saved one."""
-    _, model = _saved(options, source)
+    model = _saved(options, source).model
     _check_alphabet(model, source)
     return _survey(source, options, model)
 
@@ -188,30 +207,50 @@ def needs_two_passes(options: PatchOptions) -> bool:
     return not (has_model and has_rule)
 
 
-def _saved(options: PatchOptions, source: GenomeSource) -> tuple[PatcherArgs | None, Any]:
+class _Saved(NamedTuple):
+    """What files say about rule and model."""
+
+    args: PatcherArgs | None = None
+    model: Any = None  # an entropy source
+    contigs: ContigThresholds | None = None
+
+
+def _saved(options: PatchOptions, source: GenomeSource) -> _Saved:
     """Options and model of `--patcher`, or the source that `--entropy-model` or `--track` names."""
     if options.patcher is not None:
-        from hyena_glt.patching.saved import load_patcher
-
-        args = load_patcher(options.patcher)
+        args, contigs = _load_patcher(options.patcher)
         if args.uses_scores and not hasattr(args.entropy_model, "stream"):
             raise DataError(
                 "this patcher was saved without an entropy model; make one with calibrate", path=options.patcher
             )
-        return args, args.entropy_model
+        if options.half_life is not None and (args.calibration is None or args.monotonicity):
+            raise UsageError("--half-life needs a patcher with a threshold calibrated to a mean length")
+        return _Saved(args, args.entropy_model if args.patching_mode != "bpe_patcher" else None, contigs)
     if options.track is not None:
         from hyena_glt.entropies.track import TrackEntropy
 
-        return None, TrackEntropy(options.track, missing=_missing_rule(options.missing), alphabet=source.alphabet)
+        missing = _missing_rule(options.missing)
+        return _Saved(model=TrackEntropy(options.track, missing=missing, alphabet=source.alphabet))
     if options.entropy_model is None:
-        return None, None
+        return _Saved()
     if str(options.entropy_model) == MIX:
         from hyena_glt.entropies.mixing import MixEntropy
 
-        return None, MixEntropy(source.alphabet)
+        return _Saved(model=MixEntropy(source.alphabet))
     from hyena_glt.entropies.markov import MarkovEntropy
 
-    return None, MarkovEntropy.load(options.entropy_model)
+    return _Saved(model=MarkovEntropy.load(options.entropy_model))
+
+
+def _load_patcher(path: Path) -> tuple[PatcherArgs, ContigThresholds | None]:
+    """A saved patcher, or the thresholds of contigs beside one."""
+    from hyena_glt.patching.calibration import CONTIGS_SUFFIX, load_contig_thresholds
+    from hyena_glt.patching.saved import load_patcher
+
+    if not path.name.endswith(CONTIGS_SUFFIX):
+        return load_patcher(path), None
+    contigs = load_contig_thresholds(path)
+    return contigs.args, contigs
 
 
 def _missing_rule(text: str | None) -> str | float:
@@ -252,7 +291,7 @@ def _check_alphabet(model: Any, source: GenomeSource) -> None:
 
 
 def _survey(source: GenomeSource, options: PatchOptions, model: Any) -> GenomeSurvey:
-    from hyena_glt.patching.genome import survey_genome
+    from hyena_glt.patching.survey import survey_genome
 
     with progress("fitting" if model is None else "reading") as advance:
         blocks = prefetched(counted(source.all_blocks(), advance), options.threads)
@@ -264,7 +303,7 @@ def _survey(source: GenomeSource, options: PatchOptions, model: Any) -> GenomeSu
 def _calibrated(survey: GenomeSurvey, args: PatcherArgs, target: float, source: GenomeSource) -> PatcherArgs:
     """The options with the threshold for the wanted mean length, or the nearest that this input allows."""
     from hyena_glt.patching.args import CalibrationRecord
-    from hyena_glt.patching.genome import scan_rule
+    from hyena_glt.patching.block_decisions import scan_rule
 
     if not survey.sample:
         note("no letter in the input, nothing to calibrate on")

@@ -11,7 +11,8 @@ from hyena_glt.cli.outputs import write_json
 from hyena_glt.cli.runtime import prefetched, progress
 from hyena_glt.cli.source import GenomeSource
 from hyena_glt.errors import SystemProblem
-from hyena_glt.patching.genome import GenomeSurvey, score_blocks
+from hyena_glt.patching.genome import score_blocks
+from hyena_glt.patching.survey import GenomeSurvey
 from hyena_glt.sequences.atomic import atomic_path, atomic_write, open_output
 from hyena_glt.tracks.patches import BedWriter, ParquetWriter, PatchBatch, PatchWriter, TsvWriter
 from hyena_glt.tracks.provenance import Provenance

@@ -8,6 +8,7 @@ wanted mean patch length; `patch_hierarchy` makes coarse patches of fine ones.
 from hyena_glt._lazy import lazy_exports
 
 _MODULES = {
+    "AdaptiveThreshold": ".adaptive",
     "CalibrationRecord": ".args",
     "OnlineHierarchy": ".online_hierarchy",
     "OnlinePatcher": ".online",
@@ -20,6 +21,7 @@ _MODULES = {
     "Scanner": ".scan",
     "calculate_entropies": "..entropies",
     "calibrate": ".calibration",
+    "calibrate_each": ".calibration",
     "calibrate_hierarchy": ".hierarchy",
     "calibrate_threshold": ".calibration",
     "check_non_zero_after_zero": ".patch_lengths",
@@ -30,6 +32,7 @@ _MODULES = {
     "find_bpe_patcher_patch_start_ids": ".bpe_starts",
     "find_entropy_patch_start_ids": ".entropy_starts",
     "find_space_patch_start_ids": ".space_starts",
+    "load_contig_thresholds": ".calibration",
     "patch_hierarchy": ".hierarchy",
     "patch_lengths_from_start_ids": ".patch_lengths",
     "patch_lengths_from_start_mask": ".patch_lengths",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,15 +15,29 @@ import numpy as np
 from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies.context_tables import SURPRISE_STEP
 from hyena_glt.entropies.markov import MarkovEntropy
-from hyena_glt.entropies.symbols import RunEdges
+from hyena_glt.entropies.symbols import RunEdges, Scores
 from hyena_glt.entropies.threshold_cells import ThresholdCells
+from hyena_glt.errors import ConfigError
+from hyena_glt.patching.adaptive import AdaptiveThreshold
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.scan import ScanRule
 from hyena_glt.patching.stream_starts import TokenStarts
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
 
+ArgsOf = Callable[[str], PatcherArgs]  # contig -> where its patches start
 WHOLE_CONTIG_MODES = (PatchingModeEnum.bpe, PatchingModeEnum.bpe_patcher)
+
+
+def scan_rule(args: PatcherArgs) -> ScanRule:
+    """The rule of a patcher as one pass over a genome takes it.
+
+    Raises:
+        ConfigError: Top-k, overlap, or delimiter tokens, which text does not have.
+    """
+    if args.patching_mode is PatchingModeEnum.bpe and args.model_name is None:
+        raise ConfigError("model_name: expected a tokenizer in bpe mode for a stream of blocks: text has no delimiters")
+    return ScanRule.from_args(args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +56,18 @@ class DecidedBlock:
 class Decider(Protocol):
     """Takes the blocks of one sequence in order."""
 
-    def feed(self, block: Block) -> DecidedBlock:
-        """What the patches of the block depend on."""
+    def feed(self, block: Block) -> DecidedBlock | None:
+        """What the patches of the block depend on; None while more of the sequence is needed."""
 
 
 def decide_blocks(
-    blocks: Iterable[Block], alphabet: Alphabet, model: Any, args: PatcherArgs, *, entropies: bool
+    blocks: Iterable[Block],
+    alphabet: Alphabet,
+    model: Any,
+    args_of: ArgsOf,
+    *,
+    entropies: bool,
+    half_life: float | None = None,
 ) -> Iterator[DecidedBlock]:
     """Score every contig of a stream of blocks, as far as its patches need it.
 
@@ -54,29 +75,38 @@ def decide_blocks(
         blocks: Blocks of validated records; a contig ends with its block marked `last`.
         alphabet: Their alphabet.
         model: An entropy source with streams.
-        args: Where patches start.
+        args_of: Where the patches of a contig start.
         entropies: Give the entropies whether the rule needs them or not.
+        half_life: Symbols; the threshold follows the entropies. None: it stays.
+
+    Raises:
+        ConfigError: Options that need more than the past, or a half-life without a calibrated threshold.
     """
-    if args.patching_mode in WHOLE_CONTIG_MODES:
-        blocks = whole_contigs(blocks)
-    begin = _beginner(alphabet, model, args, entropies)
+    tables = lru_cache(maxsize=1)(partial(ThresholdCells, model))
     sequence: Decider | None = None
     for block in blocks:
-        sequence = sequence or begin(block)
-        yield sequence.feed(block)
+        if sequence is None:
+            args = args_of(block.name)
+            rule = scan_rule(args)
+            if args.patching_mode in WHOLE_CONTIG_MODES:
+                sequence = DecideWholeContig(alphabet, open_stream(model, block), args)
+            elif half_life is not None:
+                sequence = DecideAdaptively(alphabet, open_stream(model, block), args, half_life)
+            elif not entropies and needs_no_entropies(rule, model):
+                sequence = DecideByTable(alphabet, tables(rule.threshold or 0.0))
+            else:
+                sequence = DecideByScores(alphabet, open_stream(model, block), args)
+        decided = sequence.feed(block)
+        if decided is not None:
+            yield decided
         if block.last:
             sequence = None
 
 
-def _beginner(alphabet: Alphabet, model: Any, args: PatcherArgs, entropies: bool) -> Callable[[Block], Decider]:
-    """How a sequence begins: by one table where that says all, else by the model's scores."""
-    rule = ScanRule.from_args(args)
-    threshold = rule.threshold or 0.0
-    by_table = rule.mode in ("threshold", "static", "byte") and threshold >= 0.0 and isinstance(model, MarkovEntropy)
-    if not by_table or entropies:
-        return lambda first: DecideByScores(alphabet, open_stream(model, first), args, rule)
-    cells = ThresholdCells(model, threshold)
-    return lambda first: DecideByTable(alphabet, cells)
+def needs_no_entropies(rule: ScanRule, model: Any) -> bool:
+    """Whether one table of decisions and surprises says all that the patches depend on."""
+    by_table = rule.mode in ("threshold", "static", "byte") and (rule.threshold or 0.0) >= 0.0
+    return by_table and isinstance(model, MarkovEntropy)
 
 
 def open_stream(model: Any, first: Block) -> Any:
@@ -109,36 +139,64 @@ class DecideByTable:
         return DecidedBlock(block, ambiguous, decisions, self._edges.feed(ambiguous), surprises, SURPRISE_STEP, None)
 
 
-def whole_contigs(blocks: Iterable[Block]) -> Iterator[Block]:
-    """One block for each contig."""
-    parts: list[Block] = []
-    for block in blocks:
-        parts.append(block)
-        if block.last:
-            sequence = b"".join(part.sequence for part in parts)
-            yield replace(parts[0], sequence=sequence, last=True)
-            parts = []
-
-
 class DecideByScores:
-    """Scores of any source that has streams; starts by separators, a tokenizer or a network in the modes of these."""
+    """Scores of any source that has streams; starts after separators in space mode."""
 
-    def __init__(self, alphabet: Alphabet, stream: Any, args: PatcherArgs, rule: ScanRule) -> None:
+    def __init__(self, alphabet: Alphabet, stream: Any, args: PatcherArgs) -> None:
         self._alphabet = alphabet
         self._stream = stream
         self._starts: TokenStarts | WholeStarts | None = None
-        if rule.mode == "mask":
-            self._starts = WholeStarts(args) if args.patching_mode in WHOLE_CONTIG_MODES else TokenStarts(args)
+        if args.patching_mode is PatchingModeEnum.space:
+            self._starts = TokenStarts(args)
 
     def feed(self, block: Block) -> DecidedBlock:
         """What the patches of the block depend on."""
         codes = self._alphabet.encode(block.sequence)
         scores = self._stream.feed(codes)
-        decisive = scores.entropies
-        if self._starts is not None:
-            decisive = self._starts.feed(np.frombuffer(block.sequence, np.uint8))
         ambiguous = codes >= self._alphabet.size
+        decisive = self._decide(block, scores, ambiguous)
         return DecidedBlock(block, ambiguous, decisive, scores.forced_starts, scores.surprises, 1.0, scores.entropies)
+
+    def _decide(self, block: Block, scores: Scores, ambiguous: np.ndarray) -> np.ndarray:
+        if self._starts is None:
+            return scores.entropies
+        return self._starts.feed(np.frombuffer(block.sequence, np.uint8))
+
+
+class DecideAdaptively(DecideByScores):
+    """Decisions of a threshold that starts at the calibrated one and follows the entropies."""
+
+    def __init__(self, alphabet: Alphabet, stream: Any, args: PatcherArgs, half_life: float) -> None:
+        super().__init__(alphabet, stream, args)
+        if args.calibration is None or args.threshold is None or args.monotonicity or args.threshold_add is not None:
+            raise ConfigError("half_life: expected a plain threshold that was calibrated to a mean length")
+        self._adaptive = AdaptiveThreshold(
+            args.calibration.target_mean_length,
+            start=args.threshold,
+            half_life=half_life,
+            min_patch_length=args.min_patch_length,
+            max_patch_length=args.max_patch_length,
+        )
+
+    def _decide(self, block: Block, scores: Scores, ambiguous: np.ndarray) -> np.ndarray:
+        return self._adaptive.feed(scores.entropies, scores.forced_starts, ambiguous)
+
+
+class DecideWholeContig(DecideByScores):
+    """Starts that only the whole contig tells: those of a tokenizer, or of a network in windows."""
+
+    def __init__(self, alphabet: Alphabet, stream: Any, args: PatcherArgs) -> None:
+        super().__init__(alphabet, stream, args)
+        self._starts = WholeStarts(args)
+        self._parts: list[Block] = []
+
+    def feed(self, block: Block) -> DecidedBlock | None:  # type: ignore[override]
+        """One block for the whole contig, when its last one has come."""
+        self._parts.append(block)
+        if not block.last:
+            return None
+        sequence = b"".join(part.sequence for part in self._parts)
+        return super().feed(replace(self._parts[0], sequence=sequence, last=True))
 
 
 class WholeStarts:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hyena_glt.entropies.markov import MarkovEntropy
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching import Patcher, PatcherArgs, calibrate
-from hyena_glt.patching.genome import GenomeSurvey, Sampler, patch_blocks, scan_rule, score_blocks, survey_genome
+from hyena_glt.patching.block_decisions import scan_rule
+from hyena_glt.patching.genome import patch_blocks, score_blocks
+from hyena_glt.patching.survey import GenomeSurvey, Sampler, survey_genome
 from hyena_glt.sequences.alphabets import BYTES, DNA
 from hyena_glt.sequences.records import Block
 from hyena_glt.sequences.simulate import generate_random_genomic_sequence
