@@ -61,7 +61,9 @@ class PatcherFields(BaseModel):
     patching_mode: PatchingModeEnum = Field(PatchingModeEnum.entropy, description="rule that decides patch starts")
     patching_device: Device = Field("auto", description="device of the entropy model: auto, cpu, cuda, cuda:0")
     entropy_model_checkpoint_dir: str | None = Field(None, description="folder of a saved entropy model")
-    realtime_patching: StrictBool = Field(False, description="load the entropy model and score tokens as they come")
+    realtime_patching: StrictBool = Field(
+        False, description="load the entropy model and score tokens as they come; 'auto' cannot and is refused"
+    )
     threshold: Real | None = Field(
         DEFAULT_THRESHOLD,
         description="nats; a patch starts after an entropy above it; None: top-k by patch_size",
@@ -123,7 +125,9 @@ class AdvancedPatcherConfig(PatcherFields):
     """A patcher's options together with how it is run."""
 
     batch_size: PositiveWhole = Field(32, description="sequences patched and processed at once")
-    no_cache: StrictBool = Field(False, description="compute entropies anew instead of keeping them")
+    no_cache: StrictBool = Field(
+        False, description="compute entropies anew; False: EntropyCache.from_config gives a cache of 256 MiB"
+    )
 
     def validate(self) -> Self:  # type: ignore[override]
         """Return self when no two options contradict each other.
@@ -224,6 +228,24 @@ class HyenaGLTConfig(BaseModel):
     bridge_num_patches: PositiveWhole = Field(4, description="patch states that a byte attends to")
     dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(0.0, description="probability, in the trunk, while training")
 
+    boundaries: Literal["patcher", "learned"] = Field(
+        "patcher", description="who cuts: a patcher, or the net itself by its byte states"
+    )
+    target_patch_length: Annotated[Real, Field(gt=1)] = Field(
+        16.0, description="tokens; mean length that learned boundaries are drawn to"
+    )
+    ratio_loss_weight: Annotated[Real, Field(ge=0)] = Field(
+        0.03, description="weight of the loss that draws learned boundaries to the target"
+    )
+    min_patch_length: PositiveWhole | None = Field(None, description="tokens; earlier learned starts are ignored")
+    max_patch_length: PositiveWhole | None = Field(None, description="tokens; longer learned patches are cut")
+
+    num_labels: PositiveWhole = Field(2, description="classes or regression targets of a net with a task head")
+    head_pooling: Literal["bytes", "patches"] = Field("bytes", description="states that a sequence head averages")
+    class_weights: tuple[Annotated[Real, Field(ge=0)], ...] | None = Field(
+        None, description="weight of each class in the loss of a classification head; None: equal"
+    )
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         allowed = VOCABULARY_LETTERS[self.genomic_vocab_size]
@@ -238,6 +260,26 @@ class HyenaGLTConfig(BaseModel):
                     f"{name}: expected a divisor of local_hidden_size {self.local_hidden_size}, "
                     f"got {getattr(self, name)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _patch_limits_fit(self) -> Self:
+        low, high = self.min_patch_length, self.max_patch_length
+        if self.boundaries == "patcher" and (low is not None or high is not None):
+            raise ValueError("min_patch_length, max_patch_length: expected none with boundaries='patcher'")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_patch_length: expected at most max_patch_length {high}, got {low}")
+        if self.boundaries == "learned" and not (low or 1) <= self.target_patch_length <= (high or math.inf):
+            raise ValueError(
+                f"target_patch_length: expected from min_patch_length {low} to max_patch_length {high}, "
+                f"got {self.target_patch_length:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_weight_per_class(self) -> Self:
+        if self.class_weights is not None and len(self.class_weights) != self.num_labels:
+            raise ValueError(f"class_weights: expected {self.num_labels} weights, got {len(self.class_weights)}")
         return self
 
     @classmethod

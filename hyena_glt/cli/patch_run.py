@@ -180,11 +180,14 @@ class PatchRun:
     def _described_model(self) -> dict[str, Any]:
         """What the model says of itself; one that was not fitted has the bits per base of this input, as it read it."""
         known = {key: value for key, value in self.plan.model.describe().items() if value is not None}
-        return {"order": None, "bits_per_base": self.totals().bits_per_base, **known}
+        is_track = hasattr(self.plan.model, "contig")
+        return {"order": None, "bits_per_base": None if is_track else self.totals().bits_per_base, **known}
 
     def _model_in_words(self) -> str:
         facts = self._described_model()
         order = "" if facts["order"] is None else f" order {facts['order']}"
+        if facts["bits_per_base"] is None:
+            return str(facts["name"])
         held_out = " held out" if self.plan.model.describe().get("bits_per_base") is not None else ""
         return f"{facts['name']}{order} ({facts['bits_per_base']:.4f} bits per base{held_out})"
 

@@ -10,6 +10,7 @@ from hyena_glt._lazy import lazy_exports
 _MODULES = {
     "AdaptiveThreshold": ".adaptive",
     "CalibrationRecord": ".args",
+    "EntropyCache": ".entropy_cache",
     "OnlineHierarchy": ".online_hierarchy",
     "OnlinePatcher": ".online",
     "PatchedRows": ".patcher",

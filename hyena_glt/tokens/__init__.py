@@ -14,6 +14,7 @@ _MODULES = {
     "VOCAB_SIZE": ".byte_tokenizer",
     "ByteTokenizer": ".byte_tokenizer",
     "SmallVocabulary": ".small_vocab",
+    "train_bpe": ".bpe_training",
 }
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "VOCAB_SIZE",
     "ByteTokenizer",
     "SmallVocabulary",
+    "train_bpe",
 ]
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

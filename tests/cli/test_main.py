@@ -32,6 +32,15 @@ def test_each_error_has_its_exit_code(problem, code, said, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_ctrl_c_is_one_line(cli, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hyena_glt.cli.doctor.version_line", interrupt)
+    done = cli("--version")
+    assert (done.code, done.err) == (130, "error: interrupted\n")
+
+
 def test_an_unexpected_error_asks_for_a_report_and_shows_no_traceback(capsys):
     assert report_problem(KeyError("x"), debug=False) == 1
     text = capsys.readouterr().err
