@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    genome: opt.Genome,
+    genomes: Annotated[
+        list[Path], typer.Argument(help="FASTA or FASTQ, plain, gzip or BGZF; several are pooled; - is stdin.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The patcher (JSON); its entropy model is put beside it.")
     ] = Path("patcher.json"),
@@ -40,6 +42,7 @@ def calibrate(
     ] = False,
     entropy_model: opt.EntropyModel = None,
     order: opt.Order = None,
+    fit_share: opt.FitShare = None,
     alphabet: opt.Alphabet = opt.AlphabetName.dna,
     degap: opt.Degap = False,
     regions: opt.Regions = None,
@@ -57,6 +60,8 @@ def calibrate(
     hyena-glt patch other.fa --patcher patcher.json -o out.bed
 
     hyena-glt calibrate genome.fa --plot curve.png --per-contig
+
+    hyena-glt calibrate one.fa.gz two.fa.gz -o both.json
     """
     import json
 
@@ -72,6 +77,7 @@ def calibrate(
         max_patch_length=max_patch_length,
         monotonicity=monotonicity,
         order=order,
+        fit_share=fit_share,
         entropy_model=entropy_model,
         threads=threads or opt.default_threads(),
     )
@@ -82,9 +88,15 @@ def calibrate(
     if plot is not None:
         _check_plot(plot)
         outputs += [plot, _numbers_file(plot)]
-    same_file([path for path in (genome, entropy_model, *outputs) if path and str(path) != "-"])
+    same_file([path for path in (*genomes, entropy_model, *outputs) if path and str(path) != "-"])
     with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, threads=options.threads
+        genomes[0],
+        alphabet.value,
+        degap=degap,
+        regions=regions,
+        regions_file=regions_file,
+        threads=options.threads,
+        others=genomes[1:],
     ) as source:
         if already_done(outputs, source.provenance, force):
             return
@@ -97,7 +109,7 @@ def calibrate(
         if per_contig:
             facts["contigs_with_own_threshold"] = _calibrate_contigs(source, plan, output, origin)
     if plot is not None:
-        _draw(plot, plan, str(genome), origin)
+        _draw(plot, plan, str(genomes[0]), origin)
     if as_json:
         print(json.dumps(facts, indent=2))
     note(f"threshold {plan.threshold:.9g} nats for a mean patch length of {plan.target_length:g}; wrote {output}")

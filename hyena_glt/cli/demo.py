@@ -34,7 +34,7 @@ def demo(
     patcher, vectors = folder / "patcher.json", folder / "windows.parquet"
     note(f"simulating {length:,} bases with seed {seed}")
     genome, genes = simulate_genome(seed=seed, length=length).write_genome(folder, overwrite=force)
-    calibrate(genome, patcher, target_length=16, force=force)
+    calibrate([genome], patcher, target_length=16, force=force)
     patch(
         genome,
         folder / "patches.bed.gz",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -9,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from hyena_glt.cli.outputs import command_line
 from hyena_glt.cli.runtime import Background
-from hyena_glt.errors import DataError
+from hyena_glt.errors import DataError, UsageError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 from hyena_glt.sequences.atomic import sha256_file
 from hyena_glt.sequences.fasta import BLOCK_SIZE, read_blocks
@@ -35,6 +38,7 @@ class GenomeSource:
     regions: list[Region]
     reread: bool = True  # the blocks will be asked for more than once
     block_size: int = BLOCK_SIZE  # bytes of text read at a time
+    others: tuple[Path, ...] = ()  # more files, whose records follow
     _hash: Background[str] | None = None
     _kept: list[Block] = field(default_factory=list, repr=False)
 
@@ -52,7 +56,8 @@ class GenomeSource:
         """
         if self._kept:
             return iter(self._kept)
-        blocks = read_blocks(self.path, alphabet=self.alphabet, degap=self.degap, block_size=self.block_size)
+        options: dict[str, Any] = {"alphabet": self.alphabet, "degap": self.degap, "block_size": self.block_size}
+        blocks = chain.from_iterable(read_blocks(path, **options) for path in (self.path, *self.others))
         return self._keeping(blocks if str(self.path) == self.name else _renamed(blocks, self.name))
 
     def _keeping(self, blocks: Iterator[Block]) -> Iterator[Block]:
@@ -69,11 +74,12 @@ class GenomeSource:
 
     def provenance(self) -> Provenance:
         """The command as typed, and which input it reads."""
-        return Provenance(command_line(), {"input": self.name, "input_sha256": self.sha256})
+        names = [self.name, *map(str, self.others)]
+        return Provenance(command_line(), {"input": " ".join(names), "input_sha256": self.sha256})
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the input file as it lies on the disk; None for a stdin that is read only once."""
+        """Hash of the input as it lies on the disk (of several files: of their hashes); None for a stdin read once."""
         return None if self._hash is None else self._hash.result()
 
 
@@ -88,19 +94,38 @@ def open_genome(
     reread: bool = True,
     block_size: int = BLOCK_SIZE,
     threads: int = 1,
+    others: Sequence[Path] = (),
 ) -> Iterator[GenomeSource]:
-    """A genome that can be read again; stdin is spooled to a temporary file if it has to be."""
+    """A genome that can be read again; stdin is spooled to a temporary file if it has to be.
+
+    Args:
+        path, alphabet, degap, reread, block_size: As `GenomeSource` has them.
+        regions, regions_file: What is to be read of it.
+        threads: With more than one the input is hashed in the background.
+        others: More files, whose records follow.
+
+    Raises:
+        UsageError: Stdin among several files, or regions of several.
+    """
     wanted = wanted_regions(regions or [], regions_file)
+    if others and (wanted or "-" in map(str, (path, *others))):
+        raise UsageError("several genomes are read whole and from files: leave out - and the regions")
     letters = get_alphabet(alphabet)
     if str(path) != "-" or not reread:
-        digest = None if str(path) == "-" else Background(partial(sha256_file, path), threads)
-        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size, digest)
+        digest = None if str(path) == "-" else Background(partial(_sha256, (path, *others)), threads)
+        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size, tuple(others), digest)
         return
     with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
         spool.flush()
         digest = Background(partial(sha256_file, Path(spool.name)), threads)
         yield GenomeSource(Path(spool.name), "-", letters, degap, wanted, _hash=digest)
+
+
+def _sha256(paths: Sequence[Path]) -> str:
+    """Hash of a file, or of the hashes of several."""
+    digests = [sha256_file(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _renamed(blocks: Iterator[Block], name: str) -> Iterator[Block]:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from hyena_glt import Patcher
+from hyena_glt.sequences.simulate import generate_random_genomic_sequence
 
 
 def test_the_saved_patcher_reaches_its_target(cli, genome, bed, tmp_path):
@@ -55,3 +56,19 @@ def test_a_damaged_patcher_is_refused(cli, genome, tmp_path):
     done = cli("patch", genome, "--patcher", saved, "-o", "-")
     assert done.code == 1
     assert "sha256" in done.err
+
+
+def test_several_genomes_are_pooled(cli, genome, tmp_path):
+    other = tmp_path / "other.fa"
+    other.write_text(">other\n" + generate_random_genomic_sequence(30_000, seed=5) + "\n")
+    done = cli("calibrate", genome, other, "-o", tmp_path / "both.json", "--json")
+    assert done.code == 0, done.err
+    model = json.loads(done.out)["entropy_model"]
+    alone = json.loads(cli("calibrate", other, "-o", tmp_path / "one.json", "--json").out)["entropy_model"]
+    assert model["symbols"] > alone["symbols"] == 30_000
+    assert (
+        f"already done: {tmp_path / 'both.json'}"
+        in cli("calibrate", genome, other, "-o", tmp_path / "both.json", "--json").err
+    )
+    refused = cli("calibrate", genome, "-", "-o", tmp_path / "x.json", stdin=b">a\nACGT\n")
+    assert refused.code == 2
