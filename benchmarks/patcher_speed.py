@@ -5,9 +5,9 @@
 Everything is measured in one run: each round times every piece of work once (calls shorter than 20 ms as often as fill
 20 ms), ours and the textbook form of `textbook_patcher.py` in turn. Speeds are medians of the rounds, ratios and the
 cost of a cap medians of what each round gives; the best round stands beside them, since other work on a shared machine
-slows the median. Seconds are CPU seconds of the one thread that works: waiting for a core does not count, but what other
-processes do to the caches, to the memory and to a shared core does. Before that the two forms are compared: where the
-results differ, the run ends. Scores are given, random and seeded; about every tenth token starts a patch.
+slows the median. Seconds are CPU seconds of the one thread that works: waiting for a core does not count, but what
+other processes do to the caches, to the memory and to a shared core does. Before that the two forms are compared: where
+the results differ, the run ends. Scores are given, random and seeded; about every tenth token starts a patch.
 """
 
 from __future__ import annotations

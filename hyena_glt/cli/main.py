@@ -16,7 +16,18 @@ from typing import Annotated
 
 import typer
 
-from hyena_glt.cli import calibrate, demo, doctor, embed, entropy, patch, report, stream
+from hyena_glt.cli import (
+    calibrate,
+    demo,
+    doctor,
+    embed,
+    entropy,
+    patch,
+    report,
+    stream,
+    train_bpe,
+    train_bpe_patcher,
+)
 from hyena_glt.cli.runtime import Terminated, one_line, raise_on_sigterm, show_warnings_as_notes
 from hyena_glt.errors import HyenaGLTError
 
@@ -24,6 +35,7 @@ from hyena_glt.errors import HyenaGLTError
 UsageProblem, CommandProblem = typer.BadParameter.__mro__[1:3]
 
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage; Python's 700 cost a tenth of the start
+INTERRUPTED = 130
 EPILOG = (
     "Input and output: - is stdin or stdout, compressed input is recognised by its content, .gz output is BGZF. "
     "Regions chr1:1-1000 are 1-based inclusive; BED, bedGraph and the Python API are 0-based half-open."
@@ -44,6 +56,8 @@ for command in (
     entropy.entropy,
     embed.embed,
     report.report,
+    train_bpe.train_bpe,
+    train_bpe_patcher.train_bpe_patcher,
     doctor.doctor,
     demo.demo,
 ):
@@ -80,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=[word for word in words if word != "--debug"], standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer makes this number of a KeyboardInterrupt
+            return report_problem(KeyboardInterrupt(), debug)
         return code if isinstance(code, int) else 0
     except BaseException as problem:
         return report_problem(problem, debug)
@@ -96,7 +112,7 @@ def report_problem(problem: BaseException, debug: bool) -> int:
             _close_stdout()
             return 0
         case KeyboardInterrupt() | typer.Abort():
-            return _said("interrupted", 130)
+            return _said("interrupted", INTERRUPTED)
         case Terminated():
             return _said("terminated", 143)
         case SystemExit():

@@ -237,9 +237,9 @@ def _saved(options: PatchOptions, source: GenomeSource) -> _Saved:
         from hyena_glt.entropies.mixing import MixEntropy
 
         return _Saved(model=MixEntropy(source.alphabet))
-    from hyena_glt.entropies.markov import MarkovEntropy
+    from hyena_glt.entropies.saved_sources import load_source
 
-    return _Saved(model=MarkovEntropy.load(options.entropy_model))
+    return _Saved(model=load_source(options.entropy_model))
 
 
 def _load_patcher(path: Path) -> tuple[PatcherArgs, ContigThresholds | None]:

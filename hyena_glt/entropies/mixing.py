@@ -133,10 +133,31 @@ class MixEntropy:
         about, state = _read_state(path)
         try:
             stream = MixStream(cls(about["alphabet"]), state, int(about["symbols"]))
-            stream.edges.was_in_run = {"None": None, "False": False, "True": True}[str(about["was_ambiguous"])]
+            was_ambiguous = str(about.get("was_ambiguous"))
+            stream.edges.was_in_run = {"None": None, "False": False, "True": True}[was_ambiguous]
         except (KeyError, TypeError, ValueError, AlphabetError, ConfigError) as problem:
             raise ModelFileError(f"damaged description ({problem}); save the stream again", path=path) from None
         return stream
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the model as one safetensors file, whole or not at all; without priming it is a name only."""
+        if self._primed is not None:
+            MixStream(self, self._primed, self._primed_symbols).save(path, overwrite=overwrite)
+            return
+        about = {"format": FORMAT, "alphabet": self.alphabet.name, "symbols": 0, "is_empty": True}
+        _write(path, {}, about, overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MixEntropy:
+        """Read a model, or the state of a stream: then every sequence starts from that state.
+
+        Raises:
+            ModelFileError: Not such a file, damaged, or a state that no stream can have.
+        """
+        stream = cls.load_stream(path)
+        if not stream.state.words[kernels.PLACE]:  # it has seen no base
+            return cls(stream.model.alphabet)
+        return cls(stream.model.alphabet, primed=stream.state, primed_symbols=stream.symbols)
 
     @property
     def is_causal(self) -> bool:
@@ -216,10 +237,6 @@ class MixStream:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write the state as one safetensors file (25 MiB and a byte for each base seen), whole or not at all."""
-        from safetensors.numpy import save
-
-        from hyena_glt.sequences.atomic import atomic_write
-
         about = {
             "format": FORMAT,
             "alphabet": self.model.alphabet.name,
@@ -229,9 +246,17 @@ class MixStream:
         }
         arrays = self.state._asdict()
         arrays["ring"] = self.state.ring[: _used(self.state)]
-        content = save(arrays, metadata={"hyena_glt": json.dumps(about, sort_keys=True)})
-        with atomic_write(path, overwrite=overwrite) as handle:
-            handle.write(content)
+        _write(path, arrays, about, overwrite)
+
+
+def _write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], about: dict[str, Any], overwrite: bool) -> None:
+    from safetensors.numpy import save
+
+    from hyena_glt.sequences.atomic import atomic_write
+
+    content = save(arrays, metadata={"hyena_glt": json.dumps(about, sort_keys=True)})
+    with atomic_write(path, overwrite=overwrite) as handle:
+        handle.write(content)
 
 
 def _listed(sequences: Iterable[Any] | str | bytes) -> Iterable[Any]:
@@ -263,6 +288,8 @@ def _read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], MixState]
             about = json.loads((handle.metadata() or {}).get("hyena_glt", "null"))
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 raise ModelFileError(f"expected the state of a mix stream of format {FORMAT}", path=path)
+            if about.get("is_empty"):
+                return about, empty_state()
             arrays = {name: handle.get_tensor(name) for name in MixState._fields}
     except FileNotFoundError:
         raise ModelFileError("no such file", path=path) from None

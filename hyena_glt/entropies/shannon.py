@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,20 +13,25 @@ from torch import Tensor
 from hyena_glt.errors import PatchingError
 
 BLOCK_ELEMENTS = 1 << 17  # logits handled at a time: small enough that the temporaries stay in the cache
+KERNEL_MAX_VOCAB = 4096  # logits of a row that the Triton kernel takes
+KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 PAD_ID = -1
+
+logger = logging.getLogger(__name__)
 
 
 def entropy_reference(scores: Tensor) -> Tensor:
-    """The definition: `-sum over v of p_v ln p_v` with `p = softmax(scores)`."""
+    """The definition: `-sum over v of p_v ln p_v` with `p = softmax(scores)`, where `0 ln 0` is 0."""
     log_probabilities = torch.log_softmax(scores, dim=-1)
-    return -(log_probabilities * log_probabilities.exp()).sum(dim=-1)
+    probabilities = log_probabilities.exp()
+    return -(log_probabilities.masked_fill(probabilities == 0, 0.0) * probabilities).sum(dim=-1)
 
 
 def entropy(scores: Tensor) -> Tensor:
     """Shannon entropy of the distributions that logits stand for, in nats.
 
     The same arithmetic as `entropy_reference` in blocks of rows, so no temporary of the size of `scores` is
-    made.
+    made. On CUDA, where Triton is installed and no gradient is asked for, one kernel that is within 1e-5 nats.
 
     Args:
         scores: `(..., vocab)` logits, floating point.
@@ -40,11 +47,43 @@ def entropy(scores: Tensor) -> Tensor:
             f"scores: expected floating-point logits (..., vocab), got {scores.dtype} of shape {tuple(scores.shape)}"
         )
     rows = scores.reshape(-1, scores.shape[-1])
-    block_rows = max(1, BLOCK_ELEMENTS // max(1, rows.shape[1]))
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    blocks = [entropy_reference(block.to(wide)) for block in rows.split(block_rows)]
-    flat = torch.cat(blocks) if blocks else rows.new_zeros(0, dtype=wide)
+    kernel = _triton_kernel() if _suits_kernel(rows) else None
+    flat = _entropy_in_blocks(rows) if kernel is None else kernel(rows)
     return flat.reshape(scores.shape[:-1])
+
+
+def _entropy_in_blocks(rows: Tensor) -> Tensor:
+    block_rows = max(1, BLOCK_ELEMENTS // max(1, rows.shape[1]))
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    blocks = [_block_entropy(block.to(wide)) for block in rows.split(block_rows)]
+    return torch.cat(blocks) if blocks else rows.new_zeros(0, dtype=wide)
+
+
+def _block_entropy(scores: Tensor) -> Tensor:
+    """As `entropy_reference`, without looking for zero probabilities unless a logit of minus infinity made a NaN."""
+    log_probabilities = torch.log_softmax(scores, dim=-1)
+    values = -(log_probabilities * log_probabilities.exp()).sum(dim=-1)
+    return entropy_reference(scores) if bool(values.isnan().any()) else values
+
+
+def _suits_kernel(rows: Tensor) -> bool:
+    """True for `(rows, vocab)` logits on a card that the kernel takes and that no gradient flows through."""
+    wants_gradient = torch.is_grad_enabled() and rows.requires_grad
+    fits = rows.shape[0] > 0 and 0 < rows.shape[1] <= KERNEL_MAX_VOCAB and rows.dtype in KERNEL_DTYPES
+    return rows.is_cuda and fits and not wants_gradient
+
+
+@cache
+def _triton_kernel() -> Callable[[Tensor], Tensor] | None:
+    """The Triton kernel, once it has run on one row; None, with one logged line, where it cannot."""
+    try:
+        from hyena_glt.entropies.entropy_triton import row_entropies
+
+        row_entropies(torch.zeros(1, 1, device="cuda"))
+    except Exception as problem:  # Triton missing, no compiler for its launcher, a card that it does not know
+        logger.warning("entropy: the Triton kernel does not run here, using torch (%s)", str(problem).split("\n")[0])
+        return None
+    return row_entropies
 
 
 def calculate_entropies(

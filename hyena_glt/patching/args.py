@@ -38,8 +38,9 @@ class PatcherArgs(PatcherFields):
 
     Args:
         entropy_model: What scores tokens in entropy mode: None or "auto" (each row by a context model fitted
-            on that row alone), the path of a saved `MarkovEntropy`, an object with `entropies(tokens)`, or a
-            callable from tokens to logits. Not part of the serialised fields.
+            on that row alone), the path of a saved entropy model, an object with `entropies(tokens)`, or a callable
+            from tokens to logits. In bpe_patcher mode the network that predicts delimiters, or its path. Not part
+            of the serialised fields.
         calibration: How `calibrate` found the threshold; None for one that was set by hand.
 
     Raises:

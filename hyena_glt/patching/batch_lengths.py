@@ -15,8 +15,8 @@ from hyena_glt.config import PatchingModeEnum
 from hyena_glt.patching import scan_kernels as kernels
 from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
 from hyena_glt.patching.rows import TokenRows
-from hyena_glt.patching.scan import Bools, Lengths
-from hyena_glt.patching.start_masks import StartRequest
+from hyena_glt.patching.scan import Bools, Lengths, score_rule
+from hyena_glt.patching.start_masks import StartRequest, refuse_nan
 
 
 class RowPatches(NamedTuple):
@@ -42,10 +42,34 @@ def close_starts(request: StartRequest, starts: Tensor, forced: Bools | None, kn
         return lengths if cap is None else split_large_numbers(lengths, cap)
     row_ends = rows.lengths + num_next
     if args.patching_mode is PatchingModeEnum.byte and shortest == 1:
-        return RowPatches(np.ones(int(row_ends.sum()), np.int64), row_ends)
+        return _ones(row_ends, starts.shape[1])
     edges = no_columns(row_ends.size) if forced is None else np.pad(forced, ((0, 0), (0, num_next)))
     marks = np.ascontiguousarray(starts.cpu().numpy())
     return close_rows(marks, edges, row_ends, shortest, cap or kernels.NO_CAP, known)
+
+
+def _ones(row_ends: Lengths, width: int) -> Tensor:
+    """A patch of each token, `(batch, width)` int64, laid out already."""
+    inside = np.arange(width) < row_ends[:, None]
+    return torch.from_numpy(inside[:, : int(row_ends.max(initial=0))].astype(np.int64))
+
+
+def patch_in_one_pass(request: StartRequest) -> Tensor | None:
+    """Patch lengths, laid out, where a score rule runs on the CPU and nothing else needs the starts; None elsewhere.
+
+    Raises:
+        PatchingError: NaN in the scores.
+    """
+    args, scores = request.args, request.scores
+    if scores is None or request.threshold is None or scores.device.type != "cpu":
+        return None
+    rule = score_rule(request.threshold, args.threshold_add, args.monotonicity)
+    shortest, cap = args.min_patch_length or 1, args.max_patch_length or kernels.NO_CAP
+    values = scores.numpy()
+    has_nan, lengths = kernels.patch_score_rows(values, request.rows.lengths, request.num_next, *rule, shortest, cap)
+    if has_nan:
+        refuse_nan(values)
+    return torch.from_numpy(lengths)
 
 
 def no_columns(batch: int) -> Bools:

@@ -125,7 +125,8 @@ def predict_delimiters(
 ) -> Tensor:
     """Run the network over windows that overlap by half, `(batch, length)` bool; False in padding.
 
-    Each token takes its prediction from the window where it has the longer past; rows never see each other.
+    Each token takes its prediction from the window where it has the longer past; rows never see each other. A network
+    with windows of its own, `delimiters(row)`, such as `BpePatcherNetwork`, is asked row by row.
 
     Raises:
         PatchingError: Wrong rank or dtype, or logits that do not fit the tokens.
@@ -133,6 +134,8 @@ def predict_delimiters(
     check_tokens(tokens)
     batch, length = tokens.shape
     padding = tokens == PAD_ID
+    if hasattr(bpe_patcher, "delimiters"):
+        return _delimiters_of_rows(bpe_patcher, tokens, padding)
     inputs = tokens.to(torch.int64).masked_fill(padding, 0)
     predictions = torch.zeros_like(padding)
     step = max(1, max_window // 2)
@@ -146,6 +149,13 @@ def predict_delimiters(
             predictions[rows, kept:stop] = found[:, kept - start :]
             kept = stop
     return predictions & ~padding
+
+
+def _delimiters_of_rows(bpe_patcher: Any, tokens: Tensor, padding: Tensor) -> Tensor:
+    predictions = torch.zeros_like(padding)
+    for row, (values, end) in enumerate(zip(tokens.cpu().numpy(), (~padding).sum(dim=1).tolist(), strict=True)):
+        predictions[row, :end] = torch.from_numpy(bpe_patcher.delimiters(values[:end]))
+    return predictions
 
 
 def _logits(network: Callable[[Tensor], Any], window: Tensor, device: str | torch.device | None) -> Tensor:

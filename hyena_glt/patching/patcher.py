@@ -24,16 +24,26 @@ from hyena_glt.entropies import entropy
 from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.patching.advice import Adviser
 from hyena_glt.patching.args import PatcherArgs
-from hyena_glt.patching.batch_lengths import close_starts, lay_out, no_columns
+from hyena_glt.patching.batch_lengths import close_starts, lay_out, no_columns, patch_in_one_pass
 from hyena_glt.patching.bpe_starts import predict_delimiters
 from hyena_glt.patching.devices import resolve_device
+from hyena_glt.patching.entropy_cache import EntropyCache
 from hyena_glt.patching.given import given_logits, given_predictions, given_scores
 from hyena_glt.patching.pieces import Pieces, cut_pieces
 from hyena_glt.patching.rows import TokenRows, read_rows
-from hyena_glt.patching.sources import Scored, model_device, resolve_source, score_rows
+from hyena_glt.patching.sources import (
+    AutoEntropy,
+    Scored,
+    model_device,
+    resolve_bpe_network,
+    resolve_source,
+    score_rows,
+)
 from hyena_glt.patching.start_masks import StartRequest, find_starts
 from hyena_glt.patching.step_clock import StepClock, new_log
 from hyena_glt.patching.tokenizer_starts import find_tokenizer_file, load_tokenizer, tokenizer_start_mask
+
+NO_STARTS = torch.zeros(0, 0, dtype=torch.bool)
 
 
 class PatchedRows(NamedTuple):
@@ -52,6 +62,7 @@ class Patcher:
 
     Args:
         args: Options; the patcher follows later changes to them.
+        cache: Keeps entropies by content, for rows that come again; None keeps none. May be set later.
         **fields: The fields of `PatcherArgs`, in place of `args`.
 
     Raises:
@@ -67,12 +78,14 @@ class Patcher:
 
     args: PatcherArgs
     log: dict[str, float]  # seconds of each step since the start, and the tokens patched
+    cache: EntropyCache | None  # of the entropies that the patcher computes; not saved with it
 
-    def __init__(self, args: PatcherArgs | None = None, **fields: Any) -> None:
+    def __init__(self, args: PatcherArgs | None = None, *, cache: EntropyCache | None = None, **fields: Any) -> None:
         if args is not None and fields:
             raise ConfigError(f"Patcher: expected args or fields, got args and {', '.join(fields)}")
         self.__dict__["args"] = args if args is not None else build_config(PatcherArgs, fields)
         self.__dict__["log"] = new_log()
+        self.__dict__["cache"] = cache
         self.__dict__["_adviser"] = Adviser()
         self.__dict__["_kept"] = {}  # what was loaded, and the options that named it
         self._check()
@@ -109,9 +122,9 @@ class Patcher:
 
     @property
     def is_causal(self) -> bool:
-        """False where a boundary can depend on what follows: top-k, a tokenizer's merges, `auto`."""
+        """False where a boundary can depend on what follows: top-k, a tokenizer's merges, overlap, `auto`."""
         if not self.args.uses_scores:
-            return not self._uses_tokenizer
+            return not (self._uses_tokenizer or self.args.overlap)
         scored_elsewhere = self.args.patching_mode is PatchingModeEnum.track or self.args.model_name is not None
         source = None if scored_elsewhere and self.args.entropy_model is None else self._source()
         return self.args.threshold is not None and bool(getattr(source, "is_causal", True))
@@ -193,7 +206,7 @@ class Patcher:
         """Write `patcher.json` and, beside it, the entropy model or tokenizer it refers to.
 
         Raises:
-            ConfigError: A source that cannot be saved (a callable, or an object that is no `MarkovEntropy`).
+            ConfigError: A source that cannot be saved (a callable, or an object that is none of this package's).
             SystemProblem: The folder cannot be written.
         """
         from hyena_glt.patching.saved import save_patcher
@@ -237,6 +250,13 @@ class Patcher:
             predictions=predictions,
             given=self._tokenized(rows),
         )
+        if not wants_known and (scored is None or scored.forced is None):
+            at_once = patch_in_one_pass(request)
+            if at_once is not None:
+                clock.lap("find_entropy_patch_start_ids")
+                clock.lap("patch_lengths_from_start_ids")
+                clock.lap("postprocessing_patch_lengths", rows)
+                return PatchedRows(at_once, request.scores, NO_STARTS)
         starts = find_starts(request)
         self._adviser.about_starts(self.args, rows, starts)
         clock.lap("find_entropy_patch_start_ids")
@@ -257,20 +277,26 @@ class Patcher:
         if self.args.patching_mode is PatchingModeEnum.track and self.args.entropy_model is None:
             raise PatchingError("entropies: expected the track's scores in track mode, got None")
         source = self._source()
+        if self.args.realtime_patching and isinstance(source, AutoEntropy):
+            raise ConfigError(
+                "realtime_patching: expected a model that scores tokens as they come (entropy_model or "
+                "entropy_model_checkpoint_dir), got 'auto', which is fitted on the whole row"
+            )
         if hasattr(source, "forced_starts") or not callable(source):
             self._adviser.about_scores(self.args, threshold, rows)
-        return score_rows(source, rows, self.args)
+        score = score_rows if self.cache is None else self.cache.score_rows
+        return score(source, rows, self.args)
 
     def _predict(self, rows: TokenRows, preds: Any) -> Tensor | None:
         if self.args.patching_mode is not PatchingModeEnum.bpe_patcher:
             return None
         if preds is not None:
             return given_predictions(preds, rows)
-        network = self.args.entropy_model
+        network = self._source()
         if not callable(network):
             raise PatchingError(
                 "preds: expected predictions in bpe_patcher mode, got None; pass preds, or a callable from "
-                "tokens to logits as entropy_model"
+                "tokens to logits, or the file that train-bpe-patcher wrote, as entropy_model"
             )
         device = model_device(network, self.args.patching_device)
         return predict_delimiters(rows.tokens, network, self.args.patching_batch_size, device)
@@ -286,10 +312,11 @@ class Patcher:
         return self.args.patching_mode is PatchingModeEnum.bpe and self.args.model_name is not None
 
     def _source(self) -> Any:
-        """The source of the scores, loaded once for as long as the options that name it stay."""
+        """The source of the scores, or the network of bpe_patcher mode; loaded once while its options stay."""
         args = self.args
-        named = (args.entropy_model, args.entropy_model_checkpoint_dir, args.model_name)
-        return self._loaded("source", named, lambda: resolve_source(args))
+        named = (args.patching_mode, args.entropy_model, args.entropy_model_checkpoint_dir, args.model_name)
+        resolve = resolve_bpe_network if args.patching_mode is PatchingModeEnum.bpe_patcher else resolve_source
+        return self._loaded("source", named, lambda: resolve(args))
 
     def _tokenizer(self) -> tuple[Path, Any]:
         path = find_tokenizer_file(str(self.args.model_name))

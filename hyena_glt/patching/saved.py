@@ -10,9 +10,10 @@ from typing import Any
 
 from hyena_glt.checks import build_config, parse_json
 from hyena_glt.config import PatchingModeEnum
-from hyena_glt.entropies.markov import MarkovEntropy
+from hyena_glt.entropies import MarkovEntropy, MixEntropy, NeuralEntropy
 from hyena_glt.errors import ConfigError, ModelFileError
 from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.bpe_network import BpePatcherNetwork, load_bpe_network
 from hyena_glt.patching.sources import AUTO, load_model, saved_model_path
 from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
 
@@ -67,7 +68,7 @@ def load_patcher(path: str | os.PathLike[str]) -> PatcherArgs:
     if model == AUTO:
         args.entropy_model = AUTO
     elif model is not None:
-        args.entropy_model = MarkovEntropy.load(_verified(source, model))
+        args.entropy_model = _load_model(args, _verified(source, model))
     if tokenizer is not None:
         args.model_name = str(_verified(source, tokenizer))
     return args
@@ -85,15 +86,19 @@ def _save_model(args: PatcherArgs, target: Path) -> dict[str, str] | str | None:
         given = saved_model_path(args.entropy_model_checkpoint_dir)
     if given is None or (isinstance(given, str) and given == AUTO):
         return given
-    model = load_model(given) if isinstance(given, str | os.PathLike) else given
-    if not isinstance(model, MarkovEntropy):
+    model = _load_model(args, given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(model, MarkovEntropy | MixEntropy | NeuralEntropy | BpePatcherNetwork):
         raise ConfigError(
-            f"entropy_model: expected a MarkovEntropy or 'auto' to save, got {type(model).__name__}; save it "
-            "on its own and give it to the patcher again after loading"
+            "entropy_model: expected 'auto' or a model of this package to save, got "
+            f"{type(model).__name__}; save it on its own and give it to the patcher again after loading"
         )
     place = target.with_name(f"{target.stem}.entropy_model.safetensors")
     model.save(place, overwrite=True)
     return _reference(place)
+
+
+def _load_model(args: PatcherArgs, path: str | os.PathLike[str]) -> Any:
+    return load_bpe_network(path) if args.patching_mode is PatchingModeEnum.bpe_patcher else load_model(path)
 
 
 def _save_tokenizer(args: PatcherArgs, target: Path) -> dict[str, str] | None:

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hyena_glt.entropies import MarkovEntropy, calculate_entropies
+from hyena_glt.entropies import MarkovEntropy, NeuralEntropy, calculate_entropies, load_source
 from hyena_glt.errors import ConfigError, DataError, ModelFileError, PatchingError
 from hyena_glt.patching.args import PatcherArgs
+from hyena_glt.patching.bpe_network import load_bpe_network
 from hyena_glt.patching.devices import resolve_device
 from hyena_glt.patching.rows import TokenRows
 from hyena_glt.sequences.alphabets import BYTES, DNA, PROTEIN, Alphabet
@@ -91,24 +92,24 @@ def dna_share(tokens: NDArray[Any]) -> float:
 
 
 def resolve_source(args: PatcherArgs) -> Any:
-    """The source that the arguments name: an `AutoEntropy`, a `MarkovEntropy`, another object or a callable.
+    """The source that the arguments name: an `AutoEntropy`, a saved model, a language model, an object or a callable.
 
     Raises:
-        ConfigError: Something that is no source, or a language model name.
+        ConfigError: Something that is no source, or a language model that is not on this machine.
+        MissingExtraError: A language model without transformers.
         ModelFileError: A file that is no saved model.
+        SystemProblem: CUDA is asked for and not there.
     """
     given = args.entropy_model
     if given is None and args.entropy_model_checkpoint_dir is not None:
         given = saved_model_path(args.entropy_model_checkpoint_dir)
     if given is None and args.model_name is not None:
-        raise ConfigError(
-            f"model_name: no language model is loaded by name, got {args.model_name!r}; fit a table with "
-            "MarkovEntropy.fit(sequences), or pass a callable from tokens to logits, as entropy_model"
-        )
+        return NeuralEntropy.from_pretrained(args.model_name, device=args.patching_device)
     if given is None or (isinstance(given, str) and given == AUTO):
         return AutoEntropy()
     if isinstance(given, str | os.PathLike):
-        return load_model(given)
+        model = load_model(given)
+        return model.to(args.patching_device) if isinstance(model, NeuralEntropy) else model
     if isinstance(given, EntropySource) or callable(given):
         return given
     raise ConfigError(
@@ -117,15 +118,30 @@ def resolve_source(args: PatcherArgs) -> Any:
     )
 
 
-def load_model(path: str | os.PathLike[str]) -> MarkovEntropy:
-    """Read a saved entropy model.
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Read a saved entropy model of any kind.
 
     Raises:
         ModelFileError: No such file, or not a model.
     """
     if not Path(path).is_file():
-        raise ModelFileError("entropy_model: expected 'auto' or a file that MarkovEntropy.save wrote", path=path)
-    return MarkovEntropy.load(path)
+        raise ModelFileError("entropy_model: expected 'auto' or the file of a saved entropy model", path=path)
+    return load_source(path)
+
+
+def resolve_bpe_network(args: PatcherArgs) -> Any:
+    """The network of bpe_patcher mode that the arguments name; None where they name none.
+
+    Raises:
+        ModelFileError: A file that is no such network.
+        SystemProblem: CUDA is asked for and not there.
+    """
+    given = args.entropy_model
+    if given is None and args.entropy_model_checkpoint_dir is not None:
+        given = saved_model_path(args.entropy_model_checkpoint_dir)
+    if isinstance(given, str | os.PathLike):
+        return load_bpe_network(given, args.patching_device)
+    return given
 
 
 def saved_model_path(folder: str | os.PathLike[str]) -> Path:

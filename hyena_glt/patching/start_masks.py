@@ -125,16 +125,17 @@ def compiled_start_mask(request: StartRequest) -> Tensor:
 def _mark_scores(request: StartRequest, scores: NDArray[np.float32], starts: Bools) -> None:
     lengths, num_next = request.rows.lengths, request.num_next
     if request.threshold is None:
-        _refuse_nan(scores)
+        refuse_nan(scores)
         budgets = top_k_budgets(torch.from_numpy(lengths), request.args.patch_size).numpy()
         kernels.mark_top_rows(scores, lengths, num_next, budgets, _top_cuts(scores, lengths, budgets), starts)
         return
     rule = score_rule(request.threshold, request.args.threshold_add, request.args.monotonicity)
     if kernels.mark_score_rows(scores, lengths, num_next, *rule, starts):
-        _refuse_nan(scores)
+        refuse_nan(scores)
 
 
-def _refuse_nan(scores: NDArray[np.float32]) -> None:
+def refuse_nan(scores: NDArray[np.float32]) -> None:
+    """Raise a PatchingError that names the first NaN, if there is one."""
     places = np.argwhere(np.isnan(scores))
     if places.size:
         row, token = places[0]

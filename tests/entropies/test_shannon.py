@@ -101,3 +101,11 @@ def test_gradients_reach_the_model_when_asked():
     calculate_entropies(tokens, lambda t: weight[t], 1, enable_grad=True).sum().backward()
     assert weight.grad is not None
     assert weight.grad.abs().sum() > 0
+
+
+def test_a_logit_of_minus_infinity_adds_nothing():
+    scores = torch.tensor([[0.0, 0.0, float("-inf")], [1.0, 2.0, 3.0]])
+    values = entropy(scores)
+    assert values[0].item() == pytest.approx(math.log(2))
+    assert torch.equal(values[1], entropy_reference(scores[1:])[0])
+    assert bool(entropy(torch.tensor([[0.0, float("nan")]])).isnan().all())

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyena_glt.entropies import MarkovEntropy, entropy
@@ -297,3 +297,24 @@ def test_a_gpu_gives_what_the_cpu_gives(mode, limits):
     found = Patcher(device="cuda", **mode, **limits).patch(texts, include_next_token=True)[0]
     assert found.device.type == "cuda"
     assert torch.equal(found.cpu(), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    scores=st.lists(st.lists(st.sampled_from([0.0, 0.4, 0.5, 0.6, 1.2]), max_size=40), min_size=1, max_size=4),
+    rule=st.sampled_from([{}, {"monotonicity": True, "threshold": 0.1}, {"threshold_add": 0.05}]),
+    limits=st.sampled_from([(None, None), (None, 3), (3, None), (2, 5)]),
+    include_next=st.booleans(),
+)
+def test_one_pass_gives_what_the_starts_give(scores, rule, limits, include_next):
+    width = max(map(len, scores))
+    tokens = torch.full((len(scores), width), -1)
+    given_scores = torch.zeros(len(scores), width)
+    for row, values in enumerate(scores):
+        tokens[row, : len(values)] = 70
+        given_scores[row, : len(values)] = torch.tensor(values)
+    fields = {"threshold": 0.5, **rule}
+    patcher = Patcher(min_patch_length=limits[0], max_patch_length=limits[1], **fields)
+    at_once, _ = patcher.patch(tokens, include_next_token=include_next, entropies=given_scores)
+    by_starts = patcher.patch_with_starts(tokens, include_next_token=include_next, entropies=given_scores)
+    assert torch.equal(at_once, by_starts.patch_lengths)

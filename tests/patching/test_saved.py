@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hyena_glt.entropies import MarkovEntropy
+from hyena_glt.entropies import ByteNetwork, MarkovEntropy, NeuralEntropy
 from hyena_glt.errors import ConfigError, HyenaGLTError, ModelFileError
 from hyena_glt.patching import Patcher, PatcherArgs, calibrate
 from hyena_glt.patching.saved import load_patcher, save_patcher
@@ -121,3 +121,25 @@ def test_spoiled_files_are_refused(tmp_path, spoil, message):
 def test_arguments_may_be_saved_without_a_patcher(tmp_path):
     save_patcher(tmp_path / "p.json", PatcherArgs(patching_mode="byte"))
     assert load_patcher(tmp_path / "p.json").patching_mode == "byte"
+
+
+@pytest.mark.parametrize("named_by", ["object", "path", "folder"])
+def test_a_neural_model_goes_with_the_patcher(tmp_path, named_by):
+    path = tmp_path / "in" / "n.safetensors"
+    path.parent.mkdir()
+    model = NeuralEntropy(ByteNetwork(width=8, outputs=4, layers=1), window=128)
+    model.save(path)
+    named = {
+        "object": {"entropy_model": model},
+        "path": {"entropy_model": path},
+        "folder": {"entropy_model_checkpoint_dir": str(path.parent)},
+    }
+    patcher = Patcher(threshold=1.2, max_patch_length=9, **named[named_by])
+    lengths, scores = patcher.patch(DNA[:300])
+    patcher.save(tmp_path / "out")
+    path.unlink()
+    loaded = Patcher.load(tmp_path / "out")
+    assert isinstance(loaded.entropy_model, NeuralEntropy)
+    again = loaded.patch(DNA[:300])
+    assert torch.equal(again[0], lengths)
+    assert torch.equal(again[1], scores)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hyena_glt.entropies import MarkovEntropy
-from hyena_glt.errors import ConfigError, ModelFileError, PatchingError
+from hyena_glt.entropies import ByteNetwork, MarkovEntropy, MixEntropy, NeuralEntropy
+from hyena_glt.errors import ConfigError, ModelFileError, PatchingError, SystemProblem
 from hyena_glt.patching import Patcher, PatcherArgs
 from hyena_glt.patching.rows import read_rows
 from hyena_glt.patching.sources import AutoEntropy, dna_share, likely_alphabet, resolve_source, score_rows
@@ -114,3 +114,23 @@ def test_a_network_is_run_where_its_weights_are():
     assert lengths.sum(dim=1).tolist() == [4, 2, 1]
     assert scores.device == network.weight.device
     assert not scores.requires_grad
+
+
+def test_every_kind_of_saved_model_is_a_source(tmp_path):
+    neural = NeuralEntropy(ByteNetwork(width=8, outputs=4, layers=1), window=128)
+    neural.save(tmp_path / "neural.safetensors")
+    mix = MixEntropy.fit([DNA])
+    mix.stream().save(tmp_path / "mix.safetensors")
+    for name, model in (("neural", neural), ("mix", mix)):
+        patcher = Patcher(entropy_model=str(tmp_path / f"{name}.safetensors"), threshold=1.0)
+        assert patcher.patch(DNA)[1].tolist() == [model.entropies(DNA).tolist()]
+        assert patcher.is_causal
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_neural_model_goes_to_the_patching_device(tmp_path):
+    path = tmp_path / "neural.safetensors"
+    NeuralEntropy(ByteNetwork(width=8, outputs=4, layers=1), window=128).save(path)
+    assert Patcher(entropy_model=path, patching_device="cpu", threshold=1.0)._source().device.type == "cpu"
+    with pytest.raises(SystemProblem, match="CUDA"):
+        Patcher(entropy_model=path, patching_device="cuda", threshold=1.0)
