@@ -77,7 +77,7 @@ def tokenizer_start_mask(rows: TokenRows, tokenizer: Any, encoding: str, path: P
         `(batch, length + 1)` bool; the last column, about the token after the row, is False.
 
     Raises:
-        PatchingError: Bytes that are no text in the encoding.
+        PatchingError: Bytes that are no text in the encoding, or a character that the tokenizer drops.
         ModelFileError: The tokenizer fails.
     """
     kept = [np.flatnonzero(rows.row(index) >= OFFSET) for index in range(rows.lengths.size)]
@@ -86,6 +86,11 @@ def tokenizer_start_mask(rows: TokenRows, tokenizer: Any, encoding: str, path: P
         encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     mask = np.zeros((len(kept), rows.tokens.shape[1] + 1), np.bool_)
     for index, (places, text, tokens) in enumerate(zip(kept, texts, encoded, strict=True)):
+        if tokenizer.pre_tokenizer is None and sum(end - start for start, end in tokens.offsets) != len(text):
+            raise PatchingError(
+                f"tokens: the tokenizer {path} has no token for some character of row {index} and drops it, so that "
+                "its boundaries have no place; give it an unknown token"
+            )
         firsts = np.fromiter((start for start, _ in tokens.offsets), np.int64, len(tokens.offsets))
         mask[index, places[_byte_offsets(text, encoding)[firsts]]] = True
         mask[index, 1 : rows.lengths[index]] |= rows.row(index)[:-1] < OFFSET

@@ -110,3 +110,13 @@ def test_a_saved_patcher_brings_its_tokenizer(tmp_path, tokenizer_file):
     (tmp_path / "patcher.tokenizer.json").write_text("{}")
     with pytest.raises(ModelFileError, match="sha256"):
         Patcher.load(tmp_path)
+
+
+def test_a_tokenizer_that_drops_characters_is_refused(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.BPE({"A": 0, "C": 1, "AC": 2}, [("A", "C")])).save(str(tmp_path / "tokenizer.json"))
+    patcher = Patcher(patching_mode="bpe", model_name=str(tmp_path / "tokenizer.json"))
+    assert patcher.patch(["ACAC"])[0].tolist() == [[2, 2]]
+    with pytest.raises(PatchingError, match="has no token for some character of row 1"):
+        patcher.patch(["ACAC", "ACNAC"])
