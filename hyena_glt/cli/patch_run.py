@@ -76,7 +76,6 @@ class ContigStats:
             "ambiguous_bases": self.ambiguous_bases,
             "ambiguous_patches": self.ambiguous_patches,
             "mean_called_length": self.mean_called_length,
-            "bits_per_base": self.bits_per_base,
             "seconds": self.seconds,
             "bases_per_second": self.bases / self.seconds if self.seconds else 0.0,
         }
