@@ -26,6 +26,10 @@ class FeedForward(nn.Module):
         """`(batch, length, hidden)` to the same, in blocks of positions: the inner width is never whole."""
         return torch.cat([self._block(part) for part in x.split(BLOCK_POSITIONS, dim=1)], dim=1)
 
+    def stream(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """`forward`: nothing is remembered."""
+        return self(x), None
+
     def _block(self, x: Tensor) -> Tensor:
         gate, up = self.project_in(x).chunk(2, dim=-1)
         return self.project_out(F.silu(gate) * up)

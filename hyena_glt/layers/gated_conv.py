@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyena_glt.errors import ConfigError
 from hyena_glt.ops.shifted_sum import short_conv
+from hyena_glt.ops.stream_state import PastInputs, StreamStates, check_piece, stream_through
+from hyena_glt.ops.streaming import stream_short_conv
 
 
 class GatedConv(nn.Module):
@@ -33,6 +36,19 @@ class GatedConv(nn.Module):
         mixed = short_conv(signal, self.taps.to(signal.dtype), lead=self.lead, dim=1)
         return x + self.project_out(mixed * F.silu(gate))
 
+    def stream(self, x: Tensor, state: PastInputs | None = None) -> tuple[Tensor, PastInputs]:
+        """A stream's next piece, `(batch, n, dim)`; the state is the last `num_taps - 1` inputs of the taps.
+
+        Raises:
+            ConfigError: The layer looks ahead, or `x` or the state has another shape.
+        """
+        if self.lead:
+            raise ConfigError("stream: expected a causal layer; this one looks ahead")
+        check_piece(x, self.taps.shape[0], state)
+        signal, gate = self.project_in(self.norm(x)).chunk(2, dim=-1)
+        mixed, state = stream_short_conv(signal, self.taps.to(signal.dtype), state, dim=1)
+        return x + self.project_out(mixed * F.silu(gate)), state
+
 
 class GatedConvStack(nn.Module):
     """Several gated convolutions."""
@@ -46,3 +62,11 @@ class GatedConvStack(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return x
+
+    def stream(self, x: Tensor, state: StreamStates | None = None) -> tuple[Tensor, StreamStates]:
+        """A stream's next piece, `(batch, n, dim)`; the state holds one per layer.
+
+        Raises:
+            ConfigError: The layers look ahead, or `x` or the state has another shape.
+        """
+        return stream_through(self.layers, x, state)

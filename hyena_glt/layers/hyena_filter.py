@@ -7,13 +7,21 @@ A filter depends on the lag alone, never on the length of the batch, so padding 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hyena_glt.layers.lag_filter import LagFilter, check_streamable, filter_blocks, prepared_blocks, stream_reach
+from hyena_glt.ops.stream_state import ExponentialSums, StreamState, StreamStates
+from hyena_glt.ops.streaming import carried_in, carried_out, step_exponentials
+
 FEATURE_WAVELENGTHS = 8
 SLOWEST_HALF_LIFE = 32768.0
 LAG_BLOCK = 128
+NEGLIGIBLE = 1e-8
+STREAM_BLOCK = 32
 
 
 def half_life_rates(channels: int, shortest: float, longest: float) -> Tensor:
@@ -30,7 +38,7 @@ def lag_features(length: int, device: torch.device) -> Tensor:
     return torch.cat([lags.log1p().unsqueeze(-1) / 8, angles.sin(), angles.cos()], dim=-1)
 
 
-class ExplicitFilter(nn.Module):
+class ExplicitFilter(LagFilter):
     """One free weight per tap, with a learned decay where the filter is long enough to need one.
 
     Args:
@@ -40,7 +48,7 @@ class ExplicitFilter(nn.Module):
     """
 
     def __init__(self, channels: int, num_taps: int, *, decays: bool = False) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.taps = nn.Parameter(torch.randn(channels, num_taps) / math.sqrt(num_taps))
         self.log_rate = nn.Parameter(half_life_rates(channels, 2, num_taps)) if decays else None
 
@@ -49,8 +57,16 @@ class ExplicitFilter(nn.Module):
         taps = self.taps[:, :length]
         return taps if self.log_rate is None else taps * decay(self.log_rate, taps.shape[1])
 
+    def blocks(self, length: int, size: int) -> Iterator[Tensor]:
+        """`size` channels of the filter at a time."""
+        return iter(self(length).split(size))
 
-class ImplicitFilter(nn.Module):
+    def reach(self) -> int:
+        """`num_taps`."""
+        return self.taps.shape[1]
+
+
+class ImplicitFilter(LagFilter):
     """A small network of the lag under an exponential window (Hyena, arXiv:2302.10866, section 3.3).
 
     Unlike the paper, the features are of the absolute lag, not of the lag over the length, and each
@@ -58,50 +74,103 @@ class ImplicitFilter(nn.Module):
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.inner = nn.Linear(1 + 2 * FEATURE_WAVELENGTHS, hidden)
         self.middle = nn.Linear(hidden, hidden)
         self.outer = nn.Linear(hidden, channels, bias=False)
         self.log_rate = nn.Parameter(half_life_rates(channels, 4, SLOWEST_HALF_LIFE))
         nn.init.normal_(self.outer.weight, std=math.sqrt(2 / hidden))
 
-    def forward(self, length: int) -> Tensor:
-        """`(channels, length)` float32."""
+    def blocks(self, length: int, size: int) -> Iterator[Tensor]:
+        """`(size, length)` float32 at a time; the network's last hidden layer `(length, hidden)` is shared."""
         with torch.autocast(self.log_rate.device.type, enabled=False):
-            features = lag_features(length, self.log_rate.device).to(self.log_rate.dtype)
-            hidden = self.inner(features).sin()
-            hidden = self.middle(hidden).sin()
-            window = decay(self.log_rate, length) * unit_energy(self.log_rate)
-            return self.outer.weight @ hidden.T * window
+            hidden = self.hidden(length).T
+        for weight, log_rate in zip(self.outer.weight.split(size), self.log_rate.split(size), strict=True):
+            with torch.autocast(self.log_rate.device.type, enabled=False):
+                block = weight @ hidden * (decay(log_rate, length) * unit_energy(log_rate))
+            yield block
+
+    def hidden(self, length: int) -> Tensor:
+        """The last hidden layer: `(length, hidden)`."""
+        features = lag_features(length, self.log_rate.device).to(self.log_rate.dtype)
+        return self.middle(self.inner(features).sin()).sin()
+
+    def reach(self) -> int | None:
+        """Lags after which every channel's window has fallen below 1e-8."""
+        return decay_reach(self.log_rate)
 
 
-class ExponentialFilter(nn.Module):
+class ExponentialFilter(LagFilter):
     """A sum of real exponentials per channel: a long filter that also runs in constant memory per step."""
 
     def __init__(self, channels: int, num_exponentials: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         rates = half_life_rates(num_exponentials, 1, SLOWEST_HALF_LIFE)
         self.log_rate = nn.Parameter(rates.repeat(channels, 1))  # (channels, exponentials)
         self.amplitude = nn.Parameter(torch.randn(channels, num_exponentials) / math.sqrt(num_exponentials))
 
-    def forward(self, length: int) -> Tensor:
-        """`(channels, length)` float32; never a tensor of `(channels, exponentials, length)`."""
-        with torch.autocast(self.log_rate.device.type, enabled=False):
-            coarse, fine = decay_tables(self.log_rate, length)
-            weighted = fine * (self.amplitude.unsqueeze(-1) * unit_energy(self.log_rate))
-            return torch.einsum("cka,ckb->cab", coarse, weighted).flatten(1)[:, :length]
+    def blocks(self, length: int, size: int) -> Iterator[Tensor]:
+        """`(size, length)` float32 at a time; never a tensor of `(channels, exponentials, length)`."""
+        for log_rate, amplitude in zip(self.log_rate.split(size), self.amplitude.split(size), strict=True):
+            with torch.autocast(self.log_rate.device.type, enabled=False):
+                coarse, fine = decay_tables(log_rate, length)
+                weighted = fine * (amplitude.unsqueeze(-1) * unit_energy(log_rate))
+                block = torch.einsum("cka,ckb->cab", coarse, weighted).flatten(1)[:, :length]
+            yield block
+
+    def stream(self, u: Tensor, state: Any = None) -> tuple[Tensor, StreamState]:
+        """As `LagFilter.stream`, in constant memory: the state is one sum per exponential."""
+        batch, channels, n = u.shape
+        sums = u.new_zeros(batch, channels, self.log_rate.shape[1]) if state is None else state.sums
+        with torch.autocast(u.device.type, enabled=False):
+            weights = self.amplitude * unit_energy(self.log_rate).squeeze(-1)
+            rate = self.log_rate.exp()
+            if n == 1:
+                y, sums = step_exponentials(u, (-rate).exp(), weights, sums)
+                return y, ExponentialSums(sums=sums)
+            coarse, fine = decay_tables(self.log_rate, n)
+            blocks = prepared_blocks(self, None, channels=channels, length=n, size=STREAM_BLOCK, dtype=u.dtype)
+            own = [block(part) for block, part in zip(blocks, u.split(STREAM_BLOCK, dim=1), strict=True)]
+            y = torch.cat(own, dim=1) + carried_in(coarse, fine, sums * weights * (-rate).exp(), n)
+            sums = sums * (-rate * n).exp() + carried_out(coarse, fine, u)
+        return y, ExponentialSums(sums=sums)
 
 
-class SummedFilter(nn.Module):
+class SummedFilter(LagFilter):
     """The sum of several filters."""
 
     def __init__(self, *filters: nn.Module) -> None:
-        super().__init__()
+        super().__init__(getattr(filters[0], "channels", 0) if filters else 0)
         self.filters = nn.ModuleList(filters)
 
     def forward(self, length: int) -> Tensor:
         """`(channels, length)` float32."""
         return torch.stack([part(length) for part in self.filters]).sum(0)
+
+    def blocks(self, length: int, size: int) -> Iterator[Tensor]:
+        """`size` channels of every filter at a time, summed."""
+        parts = [filter_blocks(part, length, size) for part in self.filters]
+        for blocks in zip(*parts, strict=True):
+            yield torch.stack(blocks).sum(0)
+
+    def reach(self) -> int | None:
+        """The farthest reach of the parts."""
+        reaches = [stream_reach(check_streamable(part)) for part in self.filters]
+        known = [reach for reach in reaches if reach is not None]
+        return max(known) if len(known) == len(reaches) else None
+
+    def stream(self, u: Tensor, state: Any = None) -> tuple[Tensor, StreamState]:
+        """Each part's stream, summed; the state holds theirs."""
+        states = [None] * len(self.filters) if state is None else state.parts
+        parts = [check_streamable(part).stream(u, old) for part, old in zip(self.filters, states, strict=True)]
+        return torch.stack([y for y, _ in parts]).sum(0), StreamStates(parts=tuple(new for _, new in parts))
+
+
+def decay_reach(log_rate: Tensor) -> int | None:
+    """Lags after which every exp(-rate * lag) is below 1e-8; None where that is beyond 2^31."""
+    slowest = float(log_rate.detach().min().exp())
+    lags = -math.log(NEGLIGIBLE) / slowest if slowest > 0 else math.inf
+    return math.ceil(lags) if lags < 2**31 else None
 
 
 def decay(log_rate: Tensor, length: int) -> Tensor:

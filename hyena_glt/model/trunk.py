@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from hyena_glt.config import FilterKind, HyenaGLTConfig
 from hyena_glt.layers.feed_forward import FeedForward
 from hyena_glt.layers.hyena_filter import ExplicitFilter, ExponentialFilter, ImplicitFilter, SummedFilter
-from hyena_glt.layers.hyena_operator import HyenaOperator
+from hyena_glt.layers.hyena_operator import HyenaOperator, OperatorState
+from hyena_glt.ops.stream_state import StreamStates, stream_through
 
 
 class TrunkBlock(nn.Module):
@@ -31,6 +32,16 @@ class TrunkBlock(nn.Module):
         """`(batch, num_patches, hidden)` to the same; `mask` is False in padding."""
         x = x + self.dropout(self.operator(self.operator_norm(x), mask))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def stream(self, x: Tensor, state: OperatorState | None = None) -> tuple[Tensor, OperatorState | None]:
+        """The next patches of a stream, `(batch, n, hidden)`, and the state after them.
+
+        Raises:
+            ConfigError: The block is not causal, or `x` or the state has another shape.
+        """
+        mixed, state = self.operator.stream(self.operator_norm(x), state)
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), state
 
 
 class HyenaTrunk(nn.Module):
@@ -70,6 +81,22 @@ class HyenaTrunk(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
         return self.norm(x)
+
+    def stream(self, x: Tensor, state: StreamStates | None = None) -> tuple[Tensor, StreamStates]:
+        """Run all blocks on the next patches of a stream; all pieces together equal `forward` of the whole.
+
+        Args:
+            x: `(batch, n, hidden)`; n = 1 is a step of generation.
+            state: What the piece before returned, which stays valid; None at the beginning.
+
+        Returns:
+            `(batch, n, hidden)`, and the state after it: one per block.
+
+        Raises:
+            ConfigError: The trunk is not causal, or `x` or the state has another shape.
+        """
+        x, state = stream_through(self.blocks, x, state)
+        return self.norm(x), state
 
 
 def filter_maker(config: HyenaGLTConfig, kind: FilterKind) -> Callable[[], nn.Module]:

@@ -18,3 +18,10 @@ def test_blocks_of_positions_equal_the_formula(monkeypatch):
 
 def test_nothing_in_gives_nothing_out():
     assert FeedForward(4, 10)(torch.zeros(1, 0, 4)).shape == (1, 0, 4)
+
+
+def test_a_stream_needs_no_state():
+    layer, x = FeedForward(4, 10), torch.randn(2, 8, 4)
+    y, state = layer.stream(x[:, :3])
+    assert state is None
+    torch.testing.assert_close(y, layer(x)[:, :3])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hyena_glt.errors import ConfigError
 from hyena_glt.layers import GatedConvStack
 from hyena_glt.ops.reference import two_sided_conv_reference
 
@@ -40,3 +43,30 @@ def test_a_symmetric_stack_sees_both_sides_but_no_padding():
     changed = x.clone()
     changed[:, 5] = torch.randn(8)
     assert (layers(changed) - layers(x))[0, 4].abs().max() > 1e-4
+
+
+@settings(max_examples=25, deadline=None)
+@given(length=st.integers(1, 40), sizes=st.lists(st.integers(1, 15), max_size=6))
+def test_any_chunking_of_a_stream_equals_the_whole(length, sizes):
+    layers = stack()
+    x = torch.randn(2, length, 8, generator=torch.Generator().manual_seed(length))
+    pieces, start, state = [], 0, None
+    for size in [*sizes, length]:
+        y, state = layers.stream(x[:, start : start + size], state)
+        pieces.append(y)
+        start += size
+    torch.testing.assert_close(torch.cat(pieces, dim=1), layers(x), atol=5e-6, rtol=0)
+    assert state.num_bytes == 2 * 4 * (2 * 4 * 8)  # two layers, float32, (batch, taps - 1, dim)
+
+
+def test_a_kept_state_is_not_changed_by_going_on():
+    layers, x = stack(), torch.randn(1, 9, 8)
+    _, state = layers.stream(x[:, :5])
+    first, _ = layers.stream(x[:, 5:], state)
+    again, _ = layers.stream(x[:, 5:], state)
+    assert torch.equal(first, again)
+
+
+def test_what_looks_ahead_cannot_be_streamed():
+    with pytest.raises(ConfigError, match="causal"):
+        stack(causal=False).stream(torch.zeros(1, 2, 8))

@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hyena_glt.errors import ConfigError
 from hyena_glt.layers import ExplicitFilter, ExponentialFilter, ImplicitFilter
 from hyena_glt.layers.hyena_filter import SummedFilter
 from hyena_glt.model import HyenaTrunk
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Steps of a stream are too small for threads, which then wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_filters_follow_the_layout_in_order(small_config):
@@ -43,3 +53,73 @@ def test_dropout_works_in_training_alone(small_config):
     assert not torch.equal(trunk(x), trunk(x))
     trunk.eval()
     assert torch.equal(trunk(x), trunk(x))
+
+
+def in_pieces(trunk, x, sizes):
+    pieces, state = [], None
+    for piece in x.split(sizes, dim=1):
+        y, state = trunk.stream(piece, state)
+        pieces.append(y)
+    return torch.cat(pieces, dim=1), state
+
+
+@pytest.mark.parametrize("long_filter", ["implicit", "exponential", "both"])
+@pytest.mark.parametrize("sizes", [[1] * 150, [60, 1, 1, 38, 50], [17] * 8 + [14]])
+def test_any_chunking_of_a_stream_equals_the_whole(small_config, long_filter, sizes):
+    torch.manual_seed(0)
+    trunk = HyenaTrunk(small_config(long_filter=long_filter)).eval()
+    x = torch.randn(2, 150, 24)
+    with torch.inference_mode():
+        result, _ = in_pieces(trunk, x, sizes)
+        torch.testing.assert_close(result, trunk(x), atol=1e-5, rtol=0)  # the last norm makes values of order 1
+
+
+@torch.inference_mode()
+def test_a_trunk_of_exponentials_streams_in_constant_memory(small_config):
+    trunk = HyenaTrunk(small_config(long_filter="exponential")).eval()
+    sizes = [in_pieces(trunk, torch.randn(1, n, 24), [1] * n)[1].num_bytes for n in (60, 600)]
+    assert sizes[1] <= sizes[0]
+
+
+def test_a_trunk_that_sees_both_sides_cannot_be_streamed(small_config):
+    with pytest.raises(ConfigError, match="causal"):
+        HyenaTrunk(small_config(causal=False)).stream(torch.zeros(1, 1, 24))
+
+
+def test_an_optimizer_step_is_seen_by_the_next_forward_without_gradients(small_config):
+    torch.manual_seed(0)
+    trunk, x = HyenaTrunk(small_config(trunk_layout=("medium", "long"))).eval(), torch.randn(1, 150, 24)
+    optimizer = torch.optim.SGD(trunk.parameters(), lr=0.1)
+    for _ in range(2):
+        with torch.no_grad():
+            cached = trunk(x)
+        y = trunk(x)
+        torch.testing.assert_close(cached, y.detach(), atol=1e-5, rtol=0)
+        y.square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("long_filter", ["implicit", "exponential"])
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_the_trunk_compiles_into_one_graph(small_config, long_filter):
+    torch.manual_seed(0)
+    trunk = HyenaTrunk(small_config(long_filter=long_filter)).eval()
+    x = torch.randn(2, 150, 24)
+    compiled = torch.compile(trunk, fullgraph=True, backend="eager")
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(compiled(x), trunk(x), atol=1e-5, rtol=0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_compiled_gradients_are_those_of_the_trunk(small_config):
+    torch.manual_seed(0)
+    trunk, x = HyenaTrunk(small_config()), torch.randn(2, 150, 24)
+    gradients = []
+    for forward in (trunk, torch.compile(trunk, fullgraph=True, backend="aot_eager")):
+        gradients.append(torch.autograd.grad(forward(x).square().sum(), list(trunk.parameters())))
+    for plain, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)
+    torch._dynamo.reset()

@@ -1,0 +1,120 @@
+"""The long convolution alone, against its textbook form, and a single step against computing anew.
+
+    python benchmarks/long_conv.py [--channels 128] [--lengths 4096 32768 131072] [--repeats 5] [--json out.json]
+
+One thread, batch 1, float32. Textbook: FFTs of the signal and of the filter padded to twice the length, product,
+inverse FFT, all channels in one piece, the filter's spectrum computed in every call. Ours: blocks of channels with
+the spectrum kept. Both run in turn, the best of `--repeats` counts. Errors are against the textbook form in
+float64, over its largest value. A single step is one output with the history at hand (a dot product, or a
+recurrence where the filter is a sum of exponentials), against our convolution of the whole length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import machine
+from textbook_hyena import fft_conv
+from torch import Tensor
+
+from hyena_glt.layers import ExplicitFilter, ExponentialFilter
+from hyena_glt.layers.hyena_operator import channels_per_block
+from hyena_glt.layers.lag_filter import LagFilter
+from hyena_glt.ops.fftconv import PreparedFilter, prepare_filter
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, default=128)
+    parser.add_argument("--lengths", type=int, nargs="*", default=[4096, 32768, 131072])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        rows = [measure(options.channels, length, options.repeats) for length in options.lengths]
+    print(as_table(rows, options.channels))
+    if options.json:
+        content = {"machine": machine(), "torch": torch.__version__, "channels": options.channels, "rows": rows}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def measure(channels: int, length: int, repeats: int) -> dict[str, Any]:
+    """Milliseconds and relative errors at one length."""
+    u, h = torch.randn(1, channels, length), torch.randn(channels, length) / length**0.5
+    block = channels_per_block(1, length)
+    prepared = [prepare_filter(taps, length) for taps in h.split(block)]
+    explicit, exponential = ExplicitFilter(channels, length), ExponentialFilter(channels, 16)
+    explicit.taps.copy_(h)
+    seconds = best_in_turn(
+        {
+            "textbook": lambda: fft_conv(u, h),
+            "ours": lambda: blockwise(prepared, u, block),
+            "step": single_step(explicit, u),
+            "exponential_step": single_step(exponential, u),
+        },
+        repeats,
+    )
+    exact = fft_conv(u.double(), h.double())
+    return {
+        "length": length,
+        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
+        "ratio": seconds["textbook"] / seconds["ours"],
+        "step_ratio": seconds["ours"] / seconds["step"],
+        "error": relative_error(blockwise(prepared, u, block), exact),
+        "textbook_error": relative_error(fft_conv(u, h), exact),
+    }
+
+
+def blockwise(prepared: list[PreparedFilter], u: Tensor, block: int) -> Tensor:
+    """Our convolution, a block of channels at a time as in the Hyena operator."""
+    return torch.cat([conv(part) for conv, part in zip(prepared, u.split(block, dim=1), strict=True)], dim=1)
+
+
+def single_step(taps: LagFilter, u: Tensor) -> Callable[[], Any]:
+    """One more step after all but the last of the signal; the state is kept, so it can be taken again."""
+    _, state = taps.stream(u[..., :-1].contiguous())
+    last = u[..., -1:].contiguous()
+    return lambda: taps.stream(last, state)
+
+
+def best_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Best seconds of each, all run once per round so that a busy machine slows them alike."""
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def relative_error(y: Tensor, exact: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((y.double() - exact).abs().max() / exact.abs().max())
+
+
+def as_table(rows: list[dict[str, Any]], channels: int) -> str:
+    """The result as Markdown."""
+    lines = [f"{machine()}, torch {torch.__version__}, one thread; {channels} channels, batch 1", ""]
+    heads = ["length", "textbook, ms", "ours, ms", "ratio", "error, textbook", "error, ours"]
+    heads += ["step, ms", "exponential step, ms"]
+    lines += [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for row in rows:
+        cells = [f"{row['length']:,}", *(f"{row[name]:.1f}" for name in ("textbook_ms", "ours_ms", "ratio"))]
+        cells += [f"{row[name]:.1e}" for name in ("textbook_error", "error")]
+        cells += [f"{row[name]:.2f}" for name in ("step_ms", "exponential_step_ms")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Convolutions of a stream that comes in pieces of any size, down to single steps, equal to one over the whole.
+
+Short filters remember their last inputs, long ones a `History`; a sum of exponentials remembers one number per
+exponential, whatever the length.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hyena_glt.ops.fftconv import (
+    DIRECT_TAPS,
+    OVERLAP_RATIO,
+    SHIFTED_TAPS,
+    channel_block,
+    circular_conv,
+    fft_size,
+    overlap_conv,
+    spectrum,
+)
+from hyena_glt.ops.shifted_sum import short_conv
+from hyena_glt.ops.stream_state import History, PastInputs
+
+DOT_STEPS = 12  # beyond, one FFT of the history is faster (256 to 32,768 values, one AVX-512 core)
+DOT_ELEMENTS = 1 << 17
+LAG_BLOCK = 128
+
+
+def stream_short_conv(u: Tensor, h: Tensor, state: PastInputs | None, *, dim: int = -1) -> tuple[Tensor, PastInputs]:
+    """`short_conv` of a stream's next piece.
+
+    Args:
+        u: `(batch, channels, n)`, or `(batch, n, channels)` with `dim=1`.
+        h: `(channels, taps)`.
+        state: What the piece before returned; None at the beginning.
+        dim: Dimension of the length.
+
+    Returns:
+        The shape of `u`, and the state after it.
+    """
+    dim %= u.ndim
+    kept = h.shape[-1] - 1
+    past = _no_past(u, kept, dim) if state is None else state.values
+    window = torch.cat([past.to(u.dtype), u], dim=dim)
+    left = PastInputs(values=window.narrow(dim, u.shape[dim], kept).clone())
+    if u.shape[dim] == 1:
+        weights = h.flip(-1).T if dim == 1 else h.flip(-1)
+        return (window * weights).sum(dim, keepdim=True), left
+    return short_conv(window, h, dim=dim).narrow(dim, kept, u.shape[dim]), left
+
+
+def _no_past(u: Tensor, kept: int, dim: int) -> Tensor:
+    shape = list(u.shape)
+    shape[dim] = kept
+    return u.new_zeros(shape)
+
+
+def stream_conv(u: Tensor, h: Tensor, state: History | None = None, reach: int | None = None) -> tuple[Tensor, History]:
+    """`causal_conv` of a stream's next piece.
+
+    Args:
+        u: `(batch, channels, n)`; a single step (n = 1) is a dot product with the history.
+        h: `(channels, taps)`, as many taps as the stream will have steps after this piece, or all there are.
+        state: What the piece before returned; None at the beginning.
+        reach: Taps that the whole filter has, so that older values are dropped; None: no end.
+
+    Returns:
+        `(batch, channels, n)` in the dtype of `u`, computed in float32 at least, and the state after it.
+    """
+    precise = u.to(torch.promote_types(torch.promote_types(u.dtype, h.dtype), torch.float32))
+    with torch.autocast(u.device.type, enabled=False):
+        history = extend(precise, state, reach)
+        y = conv_end(history.last(history.length), h.to(precise.dtype).flip(-1), u.shape[-1])
+    return y.to(u.dtype), history.trimmed(kept_values(reach))
+
+
+def extend(u: Tensor, state: History | None, reach: int | None) -> History:
+    """The history with a piece at its end; at least the `reach - 1` values before the piece are kept."""
+    before = History.of(u[..., :0]) if state is None else state
+    return before.append(u, kept_values(reach))
+
+
+def kept_values(reach: int | None) -> int | None:
+    """Values that a filter of this reach needs of the past."""
+    return None if reach is None else max(reach - 1, 0)
+
+
+def conv_end(values: Tensor, reversed_taps: Tensor, n: int) -> Tensor:
+    """The last `n` outputs of a causal convolution, by whichever way is fastest.
+
+    Args:
+        values: `(batch, channels, m)`, all inputs that can matter, the newest last.
+        reversed_taps: `(channels, taps)`, lag 0 last.
+        n: Outputs wanted, at most `m`.
+
+    Returns:
+        `(batch, channels, n)`.
+    """
+    taps = min(reversed_taps.shape[-1], values.shape[-1])
+    reversed_taps = reversed_taps[:, reversed_taps.shape[-1] - taps :]
+    values = values[..., max(values.shape[-1] - (taps - 1 + n), 0) :]
+    if taps == 0:
+        return torch.zeros_like(values[..., :n])
+    if n <= DOT_STEPS:
+        return _dot_products(values, reversed_taps, n)
+    if taps <= SHIFTED_TAPS:
+        return short_conv(values, reversed_taps.flip(-1))[..., -n:]
+    if taps <= DIRECT_TAPS:
+        padded = F.pad(values, (taps - 1 + n - values.shape[-1], 0))
+        return F.conv1d(padded, reversed_taps.unsqueeze(1), groups=len(reversed_taps))
+    if OVERLAP_RATIO * taps <= n:
+        return overlap_conv(values, reversed_taps.flip(-1), 0)[..., -n:]
+    return _fft_end(values, reversed_taps.flip(-1), n)
+
+
+def _dot_products(values: Tensor, reversed_taps: Tensor, n: int) -> Tensor:
+    length, taps = values.shape[-1], reversed_taps.shape[-1]
+    block = max(1, DOT_ELEMENTS // (len(values) * taps + 1))
+    pairs = zip(values.split(block, dim=1), reversed_taps.split(block), strict=True)
+    parts = []
+    for part, part_taps in pairs:
+        steps = []
+        for end in range(length - n + 1, length + 1):
+            seen = min(end, taps)
+            steps.append(torch.linalg.vecdot(part[..., end - seen : end], part_taps[:, taps - seen :]))
+        parts.append(torch.stack(steps, dim=-1))
+    return torch.cat(parts, dim=1)
+
+
+def _fft_end(values: Tensor, h: Tensor, n: int) -> Tensor:
+    """One FFT: what wraps round falls on outputs that nobody asked for."""
+    length = values.shape[-1]
+    size = fft_size(max(length, h.shape[-1] + n - 1))
+    block = channel_block(size * len(values))
+    pairs = zip(values.split(block, dim=1), h.split(block), strict=True)
+    parts = [circular_conv(part, spectrum(taps, size), size)[..., length - n : length] for part, taps in pairs]
+    return torch.cat(parts, dim=1)
+
+
+def step_exponentials(u: Tensor, decays: Tensor, weights: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of a sum of exponentials, s <- s * decay + u, y = sum of weight * s.
+
+    Args:
+        u: `(batch, channels, 1)`.
+        decays: `(channels, exponentials)`, exp(-rate).
+        weights: `(channels, exponentials)`.
+        sums: `(batch, channels, exponentials)` s before the step.
+
+    Returns:
+        `(batch, channels, 1)` and s after the step.
+    """
+    sums = sums * decays + u
+    return (sums * weights).sum(-1, keepdim=True), sums
+
+
+def carried_in(coarse: Tensor, fine: Tensor, sums: Tensor, n: int) -> Tensor:
+    """What sums contribute to the `n` steps after them: `(batch, channels, n)`.
+
+    Args:
+        coarse: `(channels, exponentials, blocks)`, exp(-rate * 128 a).
+        fine: `(channels, exponentials, 128)`, exp(-rate * b).
+        sums: `(batch, channels, exponentials)`, already weighted and decayed to the first of the steps.
+        n: Steps, at most 128 * blocks.
+    """
+    weighted = sums.unsqueeze(-1) * coarse  # (batch, channels, exponentials, blocks)
+    return (weighted.transpose(-1, -2) @ fine).flatten(-2)[..., :n]
+
+
+def carried_out(coarse: Tensor, fine: Tensor, u: Tensor) -> Tensor:
+    """The sums of a piece at its last step, `(batch, channels, exponentials)`: exp(-rate * age) summed over inputs."""
+    ages = u.flip(-1)  # age 0 first
+    blocks = coarse.shape[-1]
+    framed = F.pad(ages, (0, blocks * LAG_BLOCK - u.shape[-1])).unflatten(-1, (blocks, LAG_BLOCK))
+    return ((fine @ framed.transpose(-1, -2)) * coarse).sum(-1)
