@@ -13,8 +13,11 @@ _MODULES = {
     "HyenaGLTOutput": ".model",
     "MarkovEntropy": ".entropies",
     "Patcher": ".patching",
+    "PatcherAdapter": ".adapters",
     "PatcherArgs": ".patching",
+    "PatcherIntegrator": ".integration",
     "PatchingModeEnum": ".config",
+    "setup_integrated_model": ".integration",
 }
 __all__ = ["__version__", *_MODULES]
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -235,7 +235,7 @@ class HyenaGLTConfig(BaseModel):
         16.0, description="tokens; mean length that learned boundaries are drawn to"
     )
     ratio_loss_weight: Annotated[Real, Field(ge=0)] = Field(
-        0.03, description="weight of the loss that draws learned boundaries to the target"
+        0.3, description="weight of the loss that draws learned boundaries to the target"
     )
     min_patch_length: PositiveWhole | None = Field(None, description="tokens; earlier learned starts are ignored")
     max_patch_length: PositiveWhole | None = Field(None, description="tokens; longer learned patches are cut")

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hyena_glt.config import HyenaGLTConfig
@@ -9,6 +16,14 @@ from hyena_glt.layers.cross_attention import WindowedCrossAttention
 from hyena_glt.model.visibility import readable_patches
 from hyena_glt.positions.position_embedding import OffsetEncoding
 from hyena_glt.positions.position_info import PositionInfo
+
+
+class BridgeState(NamedTuple):
+    """What a stream of bytes still reads of complete patches."""
+
+    states: Tensor  # (1, num_states, hidden), the last ones, as many as a byte reads at most
+    keys: Tensor  # (heads, local / heads, num_states + 1) of these states and of the null state
+    values: Tensor  # (heads, num_states + 1, local / heads)
 
 
 class CrossAttentionPositionBridge(nn.Module):
@@ -55,3 +70,56 @@ class CrossAttentionPositionBridge(nn.Module):
         if self.causal:
             return readable_patches(info, known_starts, next_starts_patch) - self.num_patches
         return info.patch_ids * info.mask - self.num_patches // 2
+
+    def stream(
+        self,
+        x: Tensor,
+        states: Tensor,
+        offsets: NDArray[np.int64],
+        readable: NDArray[np.int64],
+        state: BridgeState | None = None,
+    ) -> tuple[Tensor, BridgeState]:
+        """Carry patch states to the next bytes of a sequence; causal only.
+
+        Args:
+            x: `(1, n, local)` byte states.
+            states: `(1, num_patches, hidden)` of the patches that these bytes complete.
+            offsets: `(n,)` int64, bytes since the start of the patch.
+            readable: `(n,)` int64, how many of `states` each byte may read, besides all earlier ones.
+            state: What the call before returned; None begins a sequence.
+
+        Returns:
+            `(1, n, local)`, and the state.
+        """
+        x = x + self._offset_vectors(torch.from_numpy(offsets).to(x.device), int(offsets.max(initial=0)))
+        recent = states[:, :0] if state is None else state.states
+        if state is not None and not states.shape[1] and x.shape[1] == 1:
+            return x + self._read_again(x, state), state
+        known = torch.cat([recent, states], dim=1)
+        first = torch.from_numpy(readable + recent.shape[1] - self.num_patches).to(x.device).unsqueeze(0)
+        read = self.attention(x, known, first, torch.tensor([known.shape[1]], device=x.device))
+        last = known[:, max(known.shape[1] - self.num_patches, 0) :].clone()
+        return x + read, BridgeState(last, *self._keys_and_values(last))
+
+    def _offset_vectors(self, offsets: Tensor, largest: int) -> Tensor:
+        exact = largest < self.offsets.EXACT
+        return self.offsets.table(offsets if exact else self.offsets.bucket(offsets))
+
+    def _keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """What a byte reads that may read all of the last states, laid out as `BridgeState` says."""
+        attention, count = self.attention, states.shape[1]
+        key_value = torch.cat(
+            [attention.to_key_value(states)[0], attention.null_key_value.to(states.dtype).unsqueeze(0)]
+        )
+        keys, values = key_value.chunk(2, dim=-1)  # (count + 1, local)
+        slots = F.pad(attention.slot_keys[self.num_patches - count :], (0, 0, 0, 1)).to(keys.dtype)
+        heads = (attention.num_heads, -1)
+        keys, values = (keys + slots).unflatten(-1, heads), values.unflatten(-1, heads)
+        return keys.permute(1, 2, 0).contiguous() / math.sqrt(keys.shape[-1]), values.transpose(0, 1).contiguous()
+
+    def _read_again(self, x: Tensor, state: BridgeState) -> Tensor:
+        """What one byte reads of states that were known before it, `(1, 1, local)`."""
+        attention = self.attention
+        query = attention.to_query(attention.norm(x)).view(attention.num_heads, 1, -1)
+        weights = torch.bmm(query, state.keys.to(query.dtype)).softmax(-1)
+        return attention.project_out(torch.bmm(weights.to(query.dtype), state.values.to(query.dtype)).view(1, 1, -1))

@@ -38,6 +38,14 @@ def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     return hashes
 
 
+def ngram_hash(ids: Sequence[int]) -> int:
+    """The same hash of one n-gram, without tensors."""
+    value = 0
+    for number in ids:
+        value = (number + 2 + value * HASH_FACTOR) % HASH_PRIME
+    return value
+
+
 class ByteEmbedding(nn.Module):
     """The sum of a token's vector and its n-grams' vectors.
 
@@ -52,13 +60,32 @@ class ByteEmbedding(nn.Module):
         super().__init__()
         self.vocab_size, self.table_size = vocab_size, ngram_table_size
         self.ngram_sizes = sorted(set(ngram_sizes))
+        self._bases = [vocab_size + index * ngram_table_size for index in range(len(self.ngram_sizes))]
         rows = vocab_size + len(self.ngram_sizes) * ngram_table_size
         self.table = nn.Parameter(torch.randn(rows, dim) / dim**0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
         """`(batch, length, dim)` from `(batch, length)` int64; padding (-1) reads the row of token 0."""
-        bases = [self.vocab_size + index * self.table_size for index in range(len(self.ngram_sizes))]
-        hashes = zip(bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
+        hashes = zip(self._bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
         rows = [ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)]
         index = torch.stack(rows, dim=-1).flatten(0, 1)
         return F.embedding_bag(index, self.table, mode="sum").view(*ids.shape, self.table.shape[1])
+
+    def stream(self, ids: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The next tokens of a sequence, exactly as `forward` embeds them.
+
+        Args:
+            ids: `(batch, n)` int64.
+            context: What the call before returned; None begins a sequence.
+
+        Returns:
+            `(batch, n, dim)`, and the ids that the longest n-gram still sees, `(batch, longest - 1)` at most.
+        """
+        joined = ids if context is None else torch.cat([context, ids], dim=1)
+        context = joined[:, max(joined.shape[1] - max(self.ngram_sizes, default=1) + 1, 0) :]
+        return self(joined)[:, joined.shape[1] - ids.shape[1] :], context
+
+    def rows_of_last(self, ids: Sequence[int]) -> list[int]:
+        """The rows of the table whose sum is the vector of the last token, from it and those before it."""
+        sizes = zip(self._bases, self.ngram_sizes, strict=True)
+        return [max(ids[-1], 0), *(base + ngram_hash(ids[-size:]) % self.table_size for base, size in sizes)]

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.errors import ConfigError
 from hyena_glt.layers.gated_conv import GatedConvStack
+from hyena_glt.model.adaptive_merger import (
+    AdaptiveTokenMerger,
+    LearnedPatcher,
+    cut_tokens,
+    smooth_states,
+    start_weights,
+    weigh_by_confidence,
+)
+from hyena_glt.model.batching import BatchResult, forward_patches, process_sequences
 from hyena_glt.model.bridge import CrossAttentionPositionBridge
 from hyena_glt.model.heads import ByteHead, mean_loss
 from hyena_glt.model.inputs import PatchedTokens, check_tokens, padding_mask, positions_of, zero_padding
@@ -24,7 +33,12 @@ from hyena_glt.model.sources import Piece, encode_rows, join_patches, patch_rows
 from hyena_glt.model.trunk import HyenaTrunk
 from hyena_glt.model.weights import load_net, save_net
 from hyena_glt.positions.position_info import PositionInfo
+from hyena_glt.tokens.byte_tokenizer import PAD_ID
 from hyena_glt.tokens.small_vocab import SmallVocabulary
+
+if TYPE_CHECKING:
+    from hyena_glt.model.memory import MemoryEstimate
+    from hyena_glt.model.streaming import NetStream
 
 MIXED_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -37,7 +51,10 @@ class HyenaGLT(nn.Module):
     Args:
         config: Shape and rules.
         external_patcher: What cuts sequences into patches; only `forward` with given patch lengths needs
-            none.
+            none, and a net with `boundaries="learned"`, which cuts by its own byte states.
+
+    Raises:
+        ConfigError: An external patcher where the boundaries are learned.
 
     Example:
         >>> net = HyenaGLT(HyenaGLTConfig.preset("tiny"))
@@ -48,6 +65,8 @@ class HyenaGLT(nn.Module):
 
     def __init__(self, config: HyenaGLTConfig, external_patcher: Any | None = None) -> None:
         super().__init__()
+        if config.boundaries == "learned" and external_patcher is not None:
+            raise ConfigError("external_patcher: expected none with boundaries='learned'; the net cuts by itself")
         self.config = config
         self.__dict__["external_patcher"] = external_patcher  # no submodule: its weights are not the net's
         self.gradient_checkpointing = False
@@ -56,6 +75,7 @@ class HyenaGLT(nn.Module):
         self.vocabulary = SmallVocabulary(config.alphabet_name) if small else None
         dim = config.local_hidden_size
         self.local_encoder = LocalEncoder(config)
+        self.merger = self._make_merger()
         self.pooling = PatchPooling(config)
         self.trunk = HyenaTrunk(config)
         self.bridge = CrossAttentionPositionBridge(config)
@@ -86,7 +106,9 @@ class HyenaGLT(nn.Module):
 
         Args:
             tokens: `(batch, length)` byte tokens, rows padded with -1 at the end.
-            patch_lengths: `(batch, num_patches)` int64, right-padded with 0; None: the net's patcher cuts.
+            patch_lengths: `(batch, num_patches)` int64, right-padded with 0; None: the net's patcher cuts, or
+                the net itself. Lengths that a net with learned boundaries gave go back into it together with
+                the output's `known_starts` and `next_starts_patch`.
             known_starts: `(batch, length)` bool, False at a patch start that its own token forced (the edge of
                 a run of N): the byte before must not know. None: every start follows from the past.
             next_starts_patch: `(batch,)` bool, True where the token after the row is known to start a patch:
@@ -103,8 +125,9 @@ class HyenaGLT(nn.Module):
             ConfigError: No patch lengths and no patcher, or `compute_loss` without causality.
         """
         check_tokens(tokens)
+        patched: PatchedTokens | Tensor
         if patch_lengths is None:
-            patched = patch_rows(self.patcher(), tokens.long())
+            patched = tokens.long() if self.merger else patch_rows(self.patcher(), tokens.long())
         else:
             patched = PatchedTokens(
                 tokens=tokens.long(),
@@ -156,6 +179,52 @@ class HyenaGLT(nn.Module):
             debug_mode=debug_mode,
         )
 
+    def batch_forward_with_patches(
+        self,
+        patches: Sequence[Sequence[Piece]],
+        boundaries: Sequence[Any] | None = None,
+        max_length: int | None = None,
+        global_position_offset: int | Sequence[int] | Tensor = 0,
+    ) -> list[HyenaGLTOutput]:
+        """Run many sequences that are cut already, in one forward.
+
+        Args:
+            patches: The pieces of each sequence, in order. They may overlap.
+            boundaries: The starts of each sequence's pieces, each from 0 or from the offset; None: they follow
+                each other.
+            max_length: Bases that a sequence may have, those that patches share counted once; None: any number.
+            global_position_offset: Position of each sequence's first token: one int, or one per sequence.
+
+        Returns:
+            One output per sequence, `(1, ...)` without padding.
+
+        Raises:
+            DataError: A sequence is longer than `max_length`; its index is named.
+            PatchingError: Boundaries that do not belong to the patches.
+        """
+        return forward_patches(self, patches, boundaries, max_length, global_position_offset)
+
+    def batch_process_with_patching(
+        self, sequences: Piece | Sequence[Piece], batch_size: int = 32, patcher_config: Any | None = None
+    ) -> BatchResult:
+        """Cut and run many sequences, without gradients.
+
+        In evaluation mode the patches of a sequence do not depend on its batch, and its states only by rounding.
+
+        Args:
+            sequences: One or many: texts, bytes or 1-D tokens.
+            batch_size: Sequences of a forward; those of similar length go together.
+            patcher_config: Options of a patcher for this call.
+
+        Returns:
+            `outputs`, `compression_stats` and `performance_stats`, whose `speedup` is measured when asked for.
+
+        Raises:
+            ConfigError: No patcher, or a batch size below 1.
+            PatchingError: Something that is no sequence.
+        """
+        return process_sequences(self, self.patcher(patcher_config), sequences, batch_size)
+
     def score_sequences(self, sequences: Sequence[str | bytes], rc: Strand = "none") -> Tensor:
         """Mean log-likelihood of each sequence, nats per base: `(num_sequences,)` float64.
 
@@ -169,12 +238,49 @@ class HyenaGLT(nn.Module):
         """
         return score_sequences(self, sequences, rc)
 
+    def stream(self, patcher: Any | None = None, global_position_offset: int = 0) -> NetStream:
+        """Run this causal net over one sequence in blocks of any size; see `NetStream`.
+
+        Raises:
+            ConfigError: A net or a patcher that needs the future, or a patcher that cannot be streamed.
+        """
+        from hyena_glt.model.streaming import NetStream
+
+        return NetStream(self, patcher, global_position_offset)
+
+    def generate(self, prompt: Piece | Sequence[Piece], max_new_tokens: int = 100, **options: Any) -> Any:
+        """Continue a prompt, or several, by letters drawn one by one; the options are those of `generation.generate`.
+
+        Example:
+            >>> from hyena_glt import Patcher
+            >>> net = HyenaGLT(HyenaGLTConfig.preset("tiny"), Patcher(patching_mode="static", patch_size=4))
+            >>> len(net.generate("ACGT", max_new_tokens=8, temperature=0.0))
+            12
+        """
+        from hyena_glt.model.generation import generate
+
+        return generate(self, prompt, max_new_tokens, **options)
+
+    def estimate_memory(
+        self, length: int, batch: int = 1, patch_length: float = 16, training: bool = False
+    ) -> MemoryEstimate:
+        """Peak memory of a forward or a training step, before it runs; see `memory.estimate_memory`.
+
+        Raises:
+            ConfigError: A number below 1.
+        """
+        from hyena_glt.model.memory import estimate_memory
+
+        return estimate_memory(self, length, batch, patch_length, training)
+
     def patcher(self, options: Any | None = None) -> Any:
-        """The patcher of a call: from `options`, else the external one, else the net's own.
+        """The patcher of a call: from `options`, else learned boundaries, the external one or the net's own.
 
         Raises:
             ConfigError: There is none.
         """
+        if options is None and self.merger is not None:
+            return LearnedPatcher(self)
         patcher = resolve_patcher(self.config, self.external_patcher, options)
         if self.config.causal and not getattr(patcher, "is_causal", True) and not self._warned:
             self._warned = True
@@ -196,6 +302,24 @@ class HyenaGLT(nn.Module):
             AlphabetError: A byte that a small vocabulary does not have.
         """
         return tokens if self.vocabulary is None else self.vocabulary.fold(tokens)
+
+    def encode_bytes(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The narrow first stage alone.
+
+        Args:
+            tokens: `(batch, length)` int64 byte tokens with PAD tails, on the net's device.
+
+        Returns:
+            `(batch, length, local)` byte states, and where boundaries are learned the probability that each
+            token starts a patch, `(batch, length)`, else None.
+
+        Raises:
+            AlphabetError: A byte that a small vocabulary does not have.
+        """
+        ids, mask = self.vocabulary_ids(tokens), tokens != PAD_ID
+        with self._precision():
+            encoded = self.local_encoder(ids, None if self.config.causal else padding_mask(mask))
+        return encoded, None if self.merger is None else self.merger(encoded, mask)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write configuration, weights and patcher into a folder (safetensors and JSON).
@@ -226,10 +350,12 @@ class HyenaGLT(nn.Module):
         boundaries: Any | None,
         patcher_config: Any | None,
         offset: int | Tensor,
-    ) -> PatchedTokens:
+    ) -> PatchedTokens | Tensor:
         if sequence is not None and patches is None:
             tokens = encode_rows(sequence)
             check_tokens(tokens)
+            if self.merger is not None and patcher_config is None:
+                return tokens
             return patch_rows(self.patcher(patcher_config), tokens)
         if patches is not None and sequence is None:
             return join_patches(patches, boundaries, int(offset))
@@ -237,7 +363,7 @@ class HyenaGLT(nn.Module):
 
     def _run(
         self,
-        patched: PatchedTokens,
+        patched: PatchedTokens | Tensor,
         offset: int | Tensor,
         *,
         labels: Tensor | None = None,
@@ -245,29 +371,47 @@ class HyenaGLT(nn.Module):
         with_position_info: bool = True,
         debug_mode: bool = False,
     ) -> HyenaGLTOutput:
-        patched = patched.to(self.device)
+        patched, own_cut = patched.to(self.device), isinstance(patched, Tensor)
+        encoded, probabilities = self.encode_bytes(patched if isinstance(patched, Tensor) else patched.tokens)
+        if isinstance(patched, Tensor):
+            patched = cut_tokens(self.merger, patched, probabilities)
         info = positions_of(patched, offset)
-        ids = self.vocabulary_ids(patched.tokens)
         with self._precision():
-            stages = self._stages(ids, info, patched, recompute or self.gradient_checkpointing)
+            stages = self._stages(encoded, probabilities, info, patched, recompute or self.gradient_checkpointing)
+        ratio_loss = self._ratio_loss(probabilities, info) if own_cut else None
+        loss = None if labels is None else self._loss(stages["logits"], labels.to(self.device))
         return HyenaGLTOutput(
             last_hidden_state=stages["trunk"],
             byte_hidden_state=stages["decoder"],
             logits=stages["logits"],
             positions=info,
-            loss=None if labels is None else self._loss(stages["logits"], labels.to(self.device)),
+            loss=loss if loss is None or ratio_loss is None else loss + self.config.ratio_loss_weight * ratio_loss,
+            ratio_loss=ratio_loss,
+            boundary_probabilities=probabilities,
+            known_starts=patched.known_starts,
+            next_starts_patch=patched.next_starts_patch,
             with_position_info=with_position_info,
             debug={name: describe(tensor) for name, tensor in stages.items()} if debug_mode else {},
         )
 
-    def _stages(self, ids: Tensor, info: PositionInfo, patched: PatchedTokens, recompute: bool) -> dict[str, Tensor]:
-        """Every stage of the chain by name. In causal mode padding, being last, needs no mask on the way."""
+    def _stages(
+        self,
+        encoded: Tensor,
+        probabilities: Tensor | None,
+        info: PositionInfo,
+        patched: PatchedTokens,
+        recompute: bool,
+    ) -> dict[str, Tensor]:
+        """Every stage after the encoder by name. In causal mode padding, being last, needs no mask on the way."""
         byte_mask, patch_mask = padding_mask(info.mask), padding_mask(info.patch_mask)
         seen_bytes, seen_patches = (None, None) if self.config.causal else (byte_mask, patch_mask)
-        encoded = self.local_encoder(ids, seen_bytes)
         pooled = self.pooling(encoded, info)
         trunk = self.trunk(pooled, seen_patches, recompute)
+        if probabilities is not None:
+            trunk = smooth_states(trunk, start_weights(probabilities, info))
         bridged = self.bridge(encoded, trunk, info, patched.known_starts, patched.next_starts_patch)
+        if probabilities is not None:
+            bridged = weigh_by_confidence(encoded, bridged, probabilities, info)
         decoded = zero_padding(self.local_decoder(bridged, seen_bytes), byte_mask)
         return {
             "encoder": encoded,
@@ -277,6 +421,18 @@ class HyenaGLT(nn.Module):
             "decoder": decoded,
             "logits": self.head(decoded),
         }
+
+    def _make_merger(self) -> AdaptiveTokenMerger | None:
+        config = self.config
+        if config.boundaries == "patcher":
+            return None
+        limits = config.min_patch_length, config.max_patch_length
+        return AdaptiveTokenMerger(config.local_hidden_size, config.target_patch_length, *limits)
+
+    def _ratio_loss(self, probabilities: Tensor | None, info: PositionInfo) -> Tensor | None:
+        if self.merger is None or probabilities is None:
+            return None
+        return self.merger.ratio_loss(probabilities, info.patch_lengths)
 
     def _own_labels(self, tokens: Tensor) -> Tensor:
         if not self.config.causal:

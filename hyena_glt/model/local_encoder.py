@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,13 @@ class LocalEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, local)` from `(batch, length)` int64 ids; `mask` is False in padding."""
         return self.convolutions(self.embedding(ids), mask)
+
+    def stream(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """The next tokens of a sequence: `(batch, n, local)` from `(batch, n)` ids, and the state; causal only."""
+        context, convolutions = (None, None) if state is None else state
+        embedded, context = self.embedding.stream(ids, context)
+        states, convolutions = self.convolutions.stream(embedded, convolutions)
+        return states, (context, convolutions)
 
 
 class PatchPooling(nn.Module):

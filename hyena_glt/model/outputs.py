@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -14,13 +14,17 @@ from hyena_glt.positions.position_info import PositionInfo
 class HyenaGLTOutput:
     """States, predictions and positions of a batch. Padding holds zeros."""
 
-    last_hidden_state: Tensor  # (batch, num_patches, hidden), trunk states
+    last_hidden_state: Tensor  # (batch, num_patches, hidden), trunk states as the bytes read them
     byte_hidden_state: Tensor  # (batch, length, local)
     logits: Tensor  # (batch, length, vocab); causal: row i predicts token i + 1; otherwise token i
     positions: PositionInfo
-    loss: Tensor | None = None  # nats per predicted token
+    loss: Tensor | None = None  # nats per predicted token, plus the weighted ratio loss where the net cut itself
     debug: dict[str, Any] = field(default_factory=dict)  # stage -> shape, mean_abs, finite; with debug_mode
     with_position_info: bool = True
+    ratio_loss: Tensor | None = None  # scalar; only where the net cut by itself
+    boundary_probabilities: Tensor | None = None  # (batch, length), of a start at each token; learned boundaries only
+    known_starts: Tensor | None = None  # (batch, length) bool, as the forward used them; None: all known
+    next_starts_patch: Tensor | None = None  # (batch,) bool, as the forward used it; None: unknown
 
     @property
     def patch_lengths(self) -> Tensor:
@@ -39,6 +43,31 @@ class HyenaGLTOutput:
         first = self.positions.offsets == 0
         rows = zip(self.positions.global_positions, first & self.positions.mask, strict=True)
         return [positions[starts] for positions, starts in rows]
+
+    def row(self, index: int) -> HyenaGLTOutput:
+        """The output of one sequence of the batch, `(1, ...)` without padding or losses, in memory of its own."""
+        patches, tokens = int(self.positions.patch_mask[index].sum()), int(self.patch_lengths[index].sum())
+
+        def cut(values: Tensor, length: int) -> Tensor:
+            return values[index : index + 1, :length].clone()
+
+        places = ("patch_ids", "offsets", "global_positions", "relative_positions")
+        known, following, probabilities = self.known_starts, self.next_starts_patch, self.boundary_probabilities
+        return replace(
+            self,
+            last_hidden_state=cut(self.last_hidden_state, patches),
+            byte_hidden_state=cut(self.byte_hidden_state, tokens),
+            logits=cut(self.logits, tokens),
+            positions=PositionInfo(
+                patch_lengths=cut(self.patch_lengths, patches),
+                **{name: cut(getattr(self.positions, name), tokens) for name in places},
+            ),
+            loss=None,
+            ratio_loss=None,
+            boundary_probabilities=None if probabilities is None else cut(probabilities, tokens),
+            known_starts=None if known is None else cut(known, tokens),
+            next_starts_patch=None if following is None else following[index : index + 1].clone(),
+        )
 
     @property
     def patch_info(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hyena_glt.checks import build_config
 from hyena_glt.config import HyenaGLTConfig, PatcherFields
 from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.model.inputs import PatchedTokens
+from hyena_glt.positions.position_info import exclusive_cumsum
 from hyena_glt.tokens.byte_tokenizer import PAD_ID, ByteTokenizer
 
 Piece = str | bytes | Tensor
@@ -64,12 +65,19 @@ def encode_rows(sequences: Piece | Sequence[Piece]) -> Tensor:
 def encode_piece(piece: Any) -> Tensor:
     """Byte tokens of a text, of bytes, or the tokens themselves: `(length,)` int64.
 
+    Surrogate escapes in a text are bytes of a character that a patcher has cut.
+
     Raises:
         PatchingError: Anything else.
     """
-    if isinstance(piece, str | bytes | bytearray):
-        return ByteTokenizer().encode(piece if isinstance(piece, str) else bytes(piece))
-    if isinstance(piece, Tensor) and piece.ndim == 1:
+    if isinstance(piece, str):
+        try:
+            piece = piece.encode("utf-8", errors="surrogateescape")
+        except UnicodeEncodeError as error:
+            raise PatchingError(f"sequence: expected text that UTF-8 can write, got {error.reason}") from None
+    if isinstance(piece, bytes | bytearray):
+        return ByteTokenizer().encode(bytes(piece))
+    if isinstance(piece, Tensor) and piece.ndim == 1 and not piece.is_floating_point():
         return piece.long()
     raise PatchingError(f"sequence: expected str, bytes or 1-D tokens, got {type(piece).__name__}")
 
@@ -121,12 +129,12 @@ def join_patches(patches: Sequence[Piece], boundaries: Any | None, offset: int =
 
 
 def stack_rows(rows: Sequence[PatchedTokens]) -> PatchedTokens:
-    """One batch of single rows that know their patch starts, padded to the longest."""
-    starts = [row.patch_starts[0] for row in rows if row.patch_starts is not None]
+    """One batch of single rows, padded to the longest; where a row knows no patch starts, patches follow each other."""
+    starts = [exclusive_cumsum(row.patch_lengths) if row.patch_starts is None else row.patch_starts for row in rows]
     return PatchedTokens(
         tokens=pad_rows([row.tokens[0] for row in rows], PAD_ID),
         patch_lengths=pad_rows([row.patch_lengths[0] for row in rows], 0),
-        patch_starts=pad_rows(starts, 0),
+        patch_starts=pad_rows([row[0] for row in starts], 0),
     )
 
 
@@ -138,7 +146,13 @@ def pad_rows(rows: Sequence[Tensor], value: int) -> Tensor:
 
 
 def _relative_starts(boundaries: Any, count: int, offset: int) -> Tensor:
-    starts = torch.as_tensor(boundaries, dtype=torch.int64).flatten()
+    try:
+        starts = torch.as_tensor(boundaries)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PatchingError(f"boundaries: expected (num_patches,) integers, {error}") from None
+    if starts.numel() and (starts.is_floating_point() or starts.dtype is torch.bool):
+        raise PatchingError(f"boundaries: expected (num_patches,) integers, got {starts.dtype}")
+    starts = starts.long().flatten().cpu()
     if len(starts) != count:
         raise PatchingError(f"boundaries: expected one start for each of {count} patches, got {len(starts)}")
     if count and int(starts[0]) not in (0, offset):

@@ -7,7 +7,9 @@ N), nothing at the last byte may know of it, and the state is read one byte late
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyena_glt.positions.position_info import PositionInfo
@@ -33,6 +35,28 @@ def readable_patches(
     if next_starts_patch is not None:
         complete = complete | (last_of_row(info) & next_starts_patch.bool().view(-1, 1))
     return (info.patch_ids + complete) * info.mask
+
+
+def readable_in_block(
+    lengths: NDArray[np.int64], open_length: int, known: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same for one block of a stream, whose patches are complete as soon as the past can tell.
+
+    Args:
+        lengths: `(num_patches,)` int64, the patches that this block completes; the first may have begun earlier.
+        open_length: Bytes of that first patch before the block.
+        known: `(n,)` bool of the block's bytes, False at a patch start that its own byte forced.
+
+    Returns:
+        `(offsets, readable)`, both `(n,)` int64: bytes since the start of the patch, and how many of the patches
+        completed by this block the byte may read, besides all earlier ones.
+    """
+    ends = lengths.cumsum()
+    place = open_length + np.arange(known.size)  # since the start of the first patch
+    patch = ends.searchsorted(place, side="right")
+    offsets = place - np.concatenate([[0], ends])[patch]
+    is_last = np.concatenate([ends, [0]])[patch] == place + 1
+    return offsets, patch + (is_last & np.concatenate([known[1:], [True]]))
 
 
 def last_byte_mask(info: PositionInfo) -> Tensor:

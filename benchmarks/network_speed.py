@@ -1,0 +1,323 @@
+"""Speed and memory of the network: patches against bytes, against the textbook, streaming against recomputing.
+
+    python benchmarks/network_speed.py [--quick] [--only forward curve training textbook generation million]
+        [--repeats 3] [--threads 1] [--longest-byte-mode 60] [--json out.json]
+
+Every row is a process of its own, so that peak memory (above what the process held after its imports) belongs to that
+row alone. Wall and CPU seconds are medians of `--repeats` runs after one warm-up on a short sequence; a run above 20 s
+is not repeated. Weights are random. Patching by static patches is part of every `forward` row. Byte mode runs only
+where it is expected to take less than `--longest-byte-mode` seconds, judged by the length before it; what is left out
+is said. `--quick` takes preset `tiny` and short sequences: it checks the script, its ratios mean nothing.
+
+The textbook Hyena comes from `textbook_hyena.py`; where that is absent its rows are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SECTIONS = ("forward", "curve", "training", "textbook", "generation", "million")
+REPEAT_LIMIT = 20.0  # seconds above which a run is not repeated
+GOALS = {
+    "forward": "patched >= 12x faster than byte mode, 8k to 131k",
+    "curve": "speed-up over 4 to 64 bases per patch",
+    "training": "backward + optimizer step >= 6x faster than byte mode at 8k",
+    "textbook": ">= 10x faster than the textbook at 32k and beyond, <= 1/3 of its memory",
+    "generation": "a cached token >= 150x faster than a full patched forward, 4k context, base",
+    "million": "one million bases in one forward of small, below 20 GiB",
+}
+
+
+def main() -> None:
+    """Measure, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--longest-byte-mode", type=float, default=60.0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--row", help=argparse.SUPPRESS)  # one configuration as JSON: measure it in this process
+    options = parser.parse_args()
+    if options.row is not None:
+        print(json.dumps(measure_row(json.loads(options.row))))
+        return
+    import torch
+    from machine import machine
+
+    about = f"{machine()}, torch {torch.__version__}, {options.threads} thread(s)"
+    print(about + (", quick: the ratios mean nothing" if options.quick else ""))
+    sections = {name: run_section(name, options) for name in SECTIONS if name in options.only}
+    for name, rows in sections.items():
+        print("\n".join(["", f"## {name}", f"Goal: {GOALS[name]}.", "", as_table(rows)]))
+    if options.json:
+        content = {"machine": about, "quick": options.quick, "goals": GOALS, "sections": sections}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def run_section(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one section, each with its ratio to what it is compared with."""
+    sections: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
+        "forward": forward_rows,
+        "curve": curve_rows,
+        "training": training_rows,
+        "textbook": textbook_rows,
+        "generation": generation_rows,
+        "million": million_rows,
+    }
+    return sections[name](options)
+
+
+def forward_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Patches of 16 against the same network byte by byte, patching included."""
+    lengths = [1024, 2048] if options.quick else [8192, 32768, 131072]
+    rows: list[dict[str, Any]] = []
+    byte_seconds_per_base = 0.0
+    for length in lengths:
+        patched = run_row(options, task="forward", preset=preset(options), length=length, patch=16)
+        expected = byte_seconds_per_base * length
+        if expected > options.longest_byte_mode:
+            rows += [patched, left_out(f"byte mode, {length:,} bases", f"about {expected:.0f} s")]
+            continue
+        by_byte = run_row(options, task="forward", preset=preset(options), length=length, patch=1)
+        byte_seconds_per_base = by_byte["wall_s"] / length
+        rows += [with_ratio(patched, by_byte), by_byte]
+    return rows
+
+
+def curve_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Patch lengths from 4 to 64 against byte mode."""
+    length = 1024 if options.quick else 8192
+    by_byte = run_row(options, task="forward", preset=preset(options), length=length, patch=1)
+    sizes = [4, 16] if options.quick else [4, 8, 16, 32, 64]
+    found = [run_row(options, task="forward", preset=preset(options), length=length, patch=size) for size in sizes]
+    return [*(with_ratio(row, by_byte) for row in found), by_byte]
+
+
+def training_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One step of forward, backward and AdamW."""
+    length = 512 if options.quick else 8192
+    patched, by_byte = (
+        run_row(options, task="training", preset=preset(options), length=length, patch=size) for size in (16, 1)
+    )
+    return [with_ratio(patched, by_byte), by_byte]
+
+
+def textbook_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The network at the width and depth of a textbook Hyena."""
+    if importlib.util.find_spec("textbook_hyena") is None:
+        return [left_out("textbook Hyena", "benchmarks/textbook_hyena.py is not there")]
+    shapes = [(2, 128)] if options.quick else [(2, 128), (4, 256)]
+    rows: list[dict[str, Any]] = []
+    for depth, width in shapes:
+        for length in [1024] if options.quick else [32768, 131072]:
+            shape = {"depth": depth, "width": width, "length": length}
+            plain = run_row(options, task="textbook", **shape)
+            rows += [with_ratio(run_row(options, task="forward", patch=16, **shape), plain), plain]
+    return rows
+
+
+def generation_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds per new token: one step of the stream against one full patched forward."""
+    length = 256 if options.quick else 4096
+    rows = []
+    for long_filter in ("implicit", "exponential"):
+        shape = {"preset": preset(options), "length": length, "patch": 16, "long_filter": long_filter}
+        cached, full = (run_row(options, task=task, **shape) for task in ("generate", "recompute"))
+        rows += [with_ratio(cached, full), full]
+    return rows
+
+
+def million_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One forward over a million bases."""
+    size, length = ("tiny", 1 << 15) if options.quick else ("small", 1_000_000)
+    return [run_row(options, task="forward", preset=size, length=length, patch=16)]
+
+
+def preset(options: argparse.Namespace) -> str:
+    """The size that is measured."""
+    return "tiny" if options.quick else "base"
+
+
+def run_row(options: argparse.Namespace, **row: Any) -> dict[str, Any]:
+    """Measure one configuration in a process of its own."""
+    row |= {"repeats": 1 if options.quick else options.repeats, "threads": options.threads}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    command = [sys.executable, str(Path(__file__).resolve()), "--row", json.dumps(row)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{row}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def with_ratio(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
+    """The row with how much faster and smaller it is than the baseline."""
+    return {
+        **row,
+        "times_faster": baseline["wall_s"] / row["wall_s"],
+        "memory_share": row["peak_mib"] / baseline["peak_mib"] if baseline["peak_mib"] else None,
+    }
+
+
+def left_out(what: str, why: str) -> dict[str, Any]:
+    """A row that says what was not measured."""
+    return {"what": f"{what}: left out, {why}"}
+
+
+def measure_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Seconds and peak memory of one configuration, in this process."""
+    import torch
+
+    import hyena_glt.model.generation  # noqa: F401  (imports are not part of the memory)
+
+    torch.set_num_threads(row["threads"])
+    torch.manual_seed(0)
+    imported = memory_bytes("VmRSS")
+    if row["task"] == "textbook":
+        run, warm_up, what = textbook_task(row)
+    else:
+        run, warm_up, what = network_task(row)
+    warm_up()
+    reset_peak()
+    wall, cpu, per_run = repeated(run, row["repeats"])
+    return {
+        "what": what,
+        "wall_s": wall / per_run,
+        "cpu_s": cpu / per_run,
+        "peak_mib": (memory_bytes("VmHWM") - imported) / 2**20,
+        "length": row["length"],
+    }
+
+
+def network_task(row: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], object], str]:
+    """What is timed, a warm-up, and a name; the timed call returns how many tokens or passes it stands for."""
+    import torch
+
+    from hyena_glt import HyenaGLT, HyenaGLTConfig, Patcher
+    from hyena_glt.model.generation import Sampling
+    from hyena_glt.sequences.simulate import generate_random_genomic_sequence
+
+    changes = {"long_filter": row["long_filter"]} if "long_filter" in row else {}
+    if "width" in row:
+        config = HyenaGLTConfig(hidden_size=row["width"], num_layers=row["depth"], **changes)
+        name = f"patched {row['depth']}x{row['width']}"
+    else:
+        config, name = HyenaGLTConfig.preset(row["preset"], **changes), row["preset"]
+    net = HyenaGLT(config, Patcher(patching_mode="static", patch_size=row["patch"], device="cpu")).eval()
+    text = generate_random_genomic_sequence(row["length"], seed=row["length"])
+    mode = "byte mode" if row["patch"] == 1 else f"{row['patch']} bases per patch"
+    what = f"{name}, {mode}, {row['length']:,} bases"
+    task = row["task"]
+
+    @torch.no_grad()
+    def forward(sequence: str = text) -> int:
+        net.forward_with_patching(sequence, return_position_info=False)
+        return 1
+
+    if task == "forward":
+        return forward, lambda: forward(text[:256]), what
+    if task == "recompute":
+        return forward, lambda: forward(text[:256]), f"{what}, {row['long_filter']}, full forward per token"
+    if task == "training":
+        optimizer = torch.optim.AdamW(net.train().parameters())
+
+        def step(sequence: str = text) -> int:
+            tokens = torch.tensor([[byte + 4 for byte in sequence.encode()]])
+            net(tokens, compute_loss=True).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return 1
+
+        return step, lambda: step(text[:256]), f"training step, {what}"
+    stream, letters = net.stream(), [byte + 4 for byte in b"ACGT"]
+    new_tokens = 8 * row["patch"]
+
+    def steps() -> int:
+        for letter in text[:new_tokens]:  # the text decides, so that every run does the same; a draw is made as well
+            Sampling(top_p=0.95).probabilities(stream.feed(letter).logits[0, -1, letters])
+        return new_tokens
+
+    return steps, lambda: (stream.feed(text), steps()), f"{what} of context, {row['long_filter']}, cached token"
+
+
+def textbook_task(row: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], object], str]:
+    """The textbook Hyena over bytes."""
+    import torch
+    from textbook_hyena import TextbookHyena
+
+    net = TextbookHyena(width=row["width"], depth=row["depth"], vocab=260).eval()
+    tokens = torch.randint(69, 89, (1, row["length"]))
+
+    @torch.no_grad()
+    def forward(ids: Any = tokens) -> int:
+        net(ids)
+        return 1
+
+    return forward, lambda: forward(tokens[:, :256]), f"textbook {row['depth']}x{row['width']}, {row['length']:,} bases"
+
+
+def repeated(run: Callable[[], int], repeats: int) -> tuple[float, float, int]:
+    """Median wall and CPU seconds of a call, and how many passes one call stands for."""
+    walls, cpus, passes = [], [], 1
+    for _ in range(repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
+        passes = run()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+        if walls[-1] > REPEAT_LIMIT:
+            break
+    return statistics.median(walls), statistics.median(cpus), passes
+
+
+def memory_bytes(key: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (highest) of this process; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
+
+
+def reset_peak() -> None:
+    """Let the highest mark start from here; without the right to do so the peak includes the building of the net."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Rows as Markdown; memory is above what the process held after its imports, weights included."""
+    lines = [
+        "| what | wall, s | CPU, s | peak, MiB | times faster | memory share |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if "wall_s" not in row:
+            lines.append(f"| {row['what']} | | | | | |")
+            continue
+        faster, share = row.get("times_faster"), row.get("memory_share")
+        cells = [
+            row["what"],
+            f"{row['wall_s']:.4g}",
+            f"{row['cpu_s']:.4g}",
+            f"{row['peak_mib']:,.0f}",
+            "" if faster is None else f"{faster:.1f}",
+            "" if share is None else f"{share:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
