@@ -200,6 +200,13 @@ def test_ten_megabases_in_chunks(ten_megabases, rule, length, size):
     assert_chunks_give_the_whole(rule, ten_megabases.head(length), size)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [7, 64])
+@pytest.mark.parametrize("rule", ["threshold, scores of the model", "threshold, scores given"])
+def test_ten_megabases_in_small_chunks(ten_megabases, rule, size):
+    assert_chunks_give_the_whole(rule, ten_megabases, size)
+
+
 CHUNK = 1 << 16  # tokens
 
 
