@@ -19,7 +19,8 @@ import numpy as np
 
 from hyena_glt.entropies import context_tables as tables
 from hyena_glt.entropies.fitting import HIGHEST_ORDER, check_order, default_order, fit_tables
-from hyena_glt.entropies.symbols import RunEdges, Scores, ambiguity_edges, bits_per_letter, symbol_codes
+from hyena_glt.entropies.sequence_entropy import SequenceEntropy
+from hyena_glt.entropies.symbols import RunEdges, Scores, symbol_codes
 from hyena_glt.errors import DataError, ModelFileError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
 
@@ -28,7 +29,7 @@ HASHED_ORDER = 8  # counts up to this context length tell data apart; hashing lo
 
 
 @dataclass(frozen=True, eq=False)
-class MarkovEntropy:
+class MarkovEntropy(SequenceEntropy):
     """A fitted context model. Build it with `fit` or `load`.
 
     Example:
@@ -82,34 +83,6 @@ class MarkovEntropy:
         """The model of someone who has seen nothing: every letter alike, whatever came before."""
         letters = get_alphabet(alphabet)
         return _from_counts(tables.empty_counts(0, letters.bits), 0, letters, symbols=0)
-
-    @property
-    def is_causal(self) -> bool:
-        """True: an entropy depends on the symbols up to its own only."""
-        return True
-
-    def entropies(self, sequence: Any) -> np.ndarray:
-        """Entropy of the prediction made after each symbol, `(length,)` float32 nats.
-
-        After an ambiguity symbol it is 0: such symbols come in runs, whose edges are `forced_starts`.
-        """
-        return self.score(symbol_codes(sequence, self.alphabet)).entropies
-
-    def surprises(self, sequence: Any) -> np.ndarray:
-        """`-ln p` of each symbol given those before it, `(length,)` float32 nats; 0 at ambiguity symbols."""
-        return self.score(symbol_codes(sequence, self.alphabet)).surprises
-
-    def forced_starts(self, sequence: Any) -> np.ndarray:
-        """True at the first symbol of each run of ambiguity symbols and at the first letter after one."""
-        return ambiguity_edges(symbol_codes(sequence, self.alphabet), self.alphabet.size)
-
-    def bits_per_base(self, sequences: Iterable[Any] | str | bytes) -> float:
-        """Mean surprise of the letters of other sequences, in bits.
-
-        Raises:
-            DataError: No letter of the alphabet in the sequences.
-        """
-        return bits_per_letter(self.score, sequences, self.alphabet)
 
     def stream(self) -> MarkovStream:
         """A scorer that takes one sequence in blocks of any size."""

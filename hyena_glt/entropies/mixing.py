@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyena_glt.entropies import mixing_kernels as kernels
-from hyena_glt.entropies.symbols import RunEdges, Scores, ambiguity_edges, bits_per_letter, symbol_codes
+from hyena_glt.entropies.sequence_entropy import SequenceEntropy
+from hyena_glt.entropies.symbols import RunEdges, Scores, symbol_codes
 from hyena_glt.errors import AlphabetError, ConfigError, DataError, ModelFileError
 from hyena_glt.sequences.alphabets import AMBIGUOUS, Alphabet, get_alphabet
 
@@ -79,7 +80,7 @@ def _zeros(size: int, dtype: type[np.unsignedinteger]) -> np.ndarray:
     return array
 
 
-class MixEntropy:
+class MixEntropy(SequenceEntropy):
     """An adaptive model of DNA or RNA. `MixEntropy()` knows nothing yet; `fit` primes one on sequences.
 
     Args:
@@ -159,34 +160,9 @@ class MixEntropy:
             return cls(stream.model.alphabet)
         return cls(stream.model.alphabet, primed=stream.state, primed_symbols=stream.symbols)
 
-    @property
-    def is_causal(self) -> bool:
-        """True: an entropy depends on the symbols up to its own only."""
-        return True
-
-    def entropies(self, sequence: Any) -> np.ndarray:
-        """Entropy of the prediction made after each symbol, `(length,)` float32 nats; 0 after an ambiguity symbol."""
-        return self.score(symbol_codes(sequence, self.alphabet)).entropies
-
-    def surprises(self, sequence: Any) -> np.ndarray:
-        """`-ln p` of each symbol given those before it, `(length,)` float32 nats; 0 at ambiguity symbols."""
-        return self.score(symbol_codes(sequence, self.alphabet)).surprises
-
-    def forced_starts(self, sequence: Any) -> np.ndarray:
-        """True at the first symbol of each run of ambiguity symbols and at the first letter after one."""
-        return ambiguity_edges(symbol_codes(sequence, self.alphabet), self.alphabet.size)
-
     def score(self, codes: np.ndarray) -> Scores:
         """Entropies, surprises and forced starts of the symbol codes of one sequence, `(length,)` uint8."""
         return self.stream().feed(np.asarray(codes, dtype=np.uint8))
-
-    def bits_per_base(self, sequences: Iterable[Any] | str | bytes) -> float:
-        """Mean surprise of the letters of sequences in bits; each starts anew.
-
-        Raises:
-            DataError: No letter of the alphabet in the sequences.
-        """
-        return bits_per_letter(self.score, sequences, self.alphabet)
 
     def stream(self) -> MixStream:
         """A scorer that takes one sequence in blocks of any size."""

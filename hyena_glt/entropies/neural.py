@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from hyena_glt.entropies.byte_network import ByteNetwork, ByteNetworkConfig, network_from_config
 from hyena_glt.entropies.network_files import load_network, save_network, weights_sha256
 from hyena_glt.entropies.network_fit import FitOptions, LabelledSequences, Progress, fit_network, next_symbols
+from hyena_glt.entropies.sequence_entropy import SequenceEntropy
 from hyena_glt.entropies.shannon import entropy
-from hyena_glt.entropies.symbols import RunEdges, Scores, ambiguity_edges, bits_per_letter, symbol_codes
+from hyena_glt.entropies.symbols import RunEdges, Scores, bits_per_letter, symbol_codes
 from hyena_glt.entropies.windows import WindowPlan, network_device, windowed_logits
 from hyena_glt.errors import AlphabetError, ConfigError, ModelFileError, PatchingError
 from hyena_glt.sequences.alphabets import Alphabet, get_alphabet
@@ -35,7 +36,7 @@ AMBIGUOUS_SYMBOL = {"dna": "N", "rna": "N", "protein": "X"}
 STRANDED = ("dna", "rna")
 
 
-class NeuralEntropy:
+class NeuralEntropy(SequenceEntropy):
     """A network as an entropy source. Build it from a network, or with `fit`, `load` or `from_pretrained`.
 
     Ambiguity symbols and whatever is no letter reach the network as one token, N (X for proteins); their own entropy
@@ -67,8 +68,6 @@ class NeuralEntropy:
         >>> model.entropies("ACGTACGT").shape
         (8,)
     """
-
-    is_causal = True
 
     def __init__(
         self,
@@ -178,32 +177,9 @@ class NeuralEntropy:
         source = {"window": min(DEFAULT_WINDOW, network.max_length), "name": model_name, **source}
         return cls(network, alphabet=alphabet, **source)
 
-    def entropies(self, sequence: Any) -> np.ndarray:
-        """Entropy of the prediction made after each symbol, `(length,)` float32 nats, multiples of `ENTROPY_STEP`.
-
-        After an ambiguity symbol it is 0: such symbols come in runs, whose edges are `forced_starts`.
-        """
-        return self.score(symbol_codes(sequence, self.alphabet)).entropies
-
-    def surprises(self, sequence: Any) -> np.ndarray:
-        """`-ln p` of each symbol given those before it, `(length,)` float32 nats; 0 at ambiguity symbols."""
-        return self.score(symbol_codes(sequence, self.alphabet)).surprises
-
-    def forced_starts(self, sequence: Any) -> np.ndarray:
-        """True at the first symbol of each run of ambiguity symbols and at the first letter after one."""
-        return ambiguity_edges(symbol_codes(sequence, self.alphabet), self.alphabet.size)
-
     def score(self, codes: np.ndarray) -> Scores:
         """Entropies, surprises and forced starts of the symbol codes of one sequence, `(length,)` uint8."""
         return self.stream().feed(np.asarray(codes, dtype=np.uint8))
-
-    def bits_per_base(self, sequences: Iterable[Any] | str | bytes) -> float:
-        """Mean surprise of the letters of sequences in bits; each starts anew.
-
-        Raises:
-            DataError: No letter of the alphabet in the sequences.
-        """
-        return bits_per_letter(self.score, sequences, self.alphabet)
 
     def stream(self) -> NeuralStream:
         """A scorer that takes one sequence in blocks of any size."""
