@@ -225,7 +225,7 @@ def _block_stats(patched: PatchedBlock, seconds: float) -> ContigStats:
         ambiguous_bases=int(np.count_nonzero(patched.ambiguous)),
         ambiguous_patches=patched.ambiguous_patches,
         max_length=int(patched.lengths.max(initial=0)),
-        surprise=float(patched.mean_surprises @ patched.lengths),
+        surprise=float((patched.mean_surprises * patched.lengths).sum()),
         seconds=seconds,
     )
 
