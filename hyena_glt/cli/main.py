@@ -35,7 +35,7 @@ from hyena_glt.errors import HyenaGLTError
 # Typer carries its own copy of click; the base classes of its public exceptions are the same in every version.
 UsageProblem, CommandProblem = typer.BadParameter.__mro__[1:3]
 
-GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage; Python's 700 cost a tenth of the start
+GARBAGE_THRESHOLD = 200_000  # new objects between two looks for garbage; Python's 700 cost a tenth of the start
 INTERRUPTED = 130
 EPILOG = (
     "Input and output: - is stdin or stdout, compressed input is recognised by its content, .gz output is BGZF. "
@@ -152,7 +152,9 @@ def _close_stdout() -> None:
 def run() -> None:
     """The console script."""
     gc.set_threshold(GARBAGE_THRESHOLD)  # imports make many objects and no garbage
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # nothing of what is left has to be looked through for garbage
+    sys.exit(code)
 
 
 if __name__ == "__main__":

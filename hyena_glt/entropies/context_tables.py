@@ -22,6 +22,7 @@ SURPRISE_STEP = 1.0 / 2048  # nats; surprises are kept in such steps, which keep
 HIGHEST_SURPRISE = (1 << 15) - 1  # steps, 16 nats: one bit of a uint16 is left for a decision
 SURPRISES = 2  # first column of the surprises in a row
 TINY = 1e-300
+AT_ONCE = 64  # codes looked at together
 LOGS_AT_ONCE = 1024  # logarithms taken together
 Counts = np.ndarray  # (cells,) uint32, the flat layout above
 
@@ -44,8 +45,10 @@ def empty_counts(order: int, bits: int, dtype: type[np.unsignedinteger[Any]] = n
 
 
 def joined_counts(low: np.ndarray, high: np.ndarray) -> Counts:
-    """The two halves that `count_symbols` fills, as one array."""
-    return (high.astype(np.uint32) << np.uint32(16)) | low
+    """The two parts that `count_symbols` fills, as one array."""
+    counts = high << np.uint32(8)
+    counts |= low
+    return counts
 
 
 def new_state() -> np.ndarray:
@@ -63,6 +66,13 @@ def order_block(flat: np.ndarray, order: int, bits: int) -> np.ndarray:
 def run_end(codes, start, letters):
     """The first place at or behind `start` that holds an ambiguity symbol."""
     end = start
+    while end + AT_ONCE <= codes.size:  # the highest of many bytes is found in a few instructions
+        highest = np.uint8(0)
+        for code in codes[end : end + AT_ONCE]:
+            highest = max(highest, code)
+        if highest >= letters:
+            break
+        end += AT_ONCE
     while end < codes.size and codes[end] < letters:
         end += 1
     return end
@@ -77,14 +87,16 @@ def rolled(context, codes, start, end, shift, mask):
 
 
 # The three passes below share one shape: while the context is short (the first symbols of a sequence, or those
-# behind an ambiguity symbol) one careful step at a time, then a tight loop to the end of the run of letters.
+# behind an ambiguity symbol) one careful step at a time, then a tight loop to the end of the run of letters. The loop
+# asks for table entries `AHEAD` symbols before it needs them; for the last symbols of a run there is no such distance.
 
 
 @njit(cache=True, nogil=True)
 def count_symbols(codes, letters, bits, order, offsets, state, low, high):
     """Count each symbol after the longest context known, at most `order` symbols; updates `state`.
 
-    A count is `high << 16 | low`, two flat uint16 arrays: the half that is touched for every symbol stays small.
+    A count is `high << 8 | low`, two flat arrays, uint32 and uint8: the part that is touched for every symbol stays
+    small.
     """
     shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
     cell_mask = (np.uint64(1) << np.uint64(bits * (order + 1))) - np.uint64(1)
@@ -95,16 +107,18 @@ def count_symbols(codes, letters, bits, order, offsets, state, low, high):
         if known == order:
             end = run_end(codes, i, letters)
             cell = context
-            ahead = rolled(context, codes, i, min(i + AHEAD, end), shift, cell_mask)
-            for j in range(i, end):
-                ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & cell_mask
-                prefetch(full_context, np.int64(ahead))
-                cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
-                count = np.uint16(full_context[cell] + np.uint16(1))
-                full_context[cell] = count
-                if count == 0:
-                    high[full + cell] += np.uint16(1)
-            context, i = cell & mask, end
+            for stop, distance in ((end - AHEAD, AHEAD), (end, 0)):
+                ahead = rolled(cell, codes, i, min(i + distance, end), shift, cell_mask)
+                for j in range(i, stop):
+                    ahead = ((ahead << shift) | np.uint64(codes[j + distance])) & cell_mask
+                    prefetch(full_context, np.int64(ahead))
+                    cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
+                    count = np.uint8(full_context[cell] + np.uint8(1))
+                    full_context[cell] = count
+                    if count == 0:
+                        high[full + cell] += np.uint32(1)
+                i = max(i, stop)
+            context = cell & mask
             if i == codes.size:
                 break
         x = np.uint64(codes[i])
@@ -112,8 +126,8 @@ def count_symbols(codes, letters, bits, order, offsets, state, low, high):
             context, known = np.uint64(0), 0
         else:
             place = ((np.uint64(offsets[known]) + context) << shift) | x
-            low[place] = np.uint16(low[place] + np.uint16(1))
-            high[place] += np.uint16(low[place] == 0)
+            low[place] = np.uint8(low[place] + np.uint8(1))
+            high[place] += np.uint32(low[place] == 0)
             context, known = ((context << shift) | x) & mask, min(known + 1, order)
         i += 1
     state[0], state[1] = np.int64(context), known
@@ -140,15 +154,16 @@ def score_symbols(codes, letters, bits, order, offsets, state, rows, entropies, 
     while i < codes.size:
         if known == order:
             end = run_end(codes, i, letters)
-            ahead = rolled(context, codes, i, min(i + AHEAD, end), shift, mask)
-            for j in range(i, end):
-                ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & mask
-                prefetch(full_rows, np.int64(ahead * width))
-                x = np.uint64(codes[j])
-                surprises[j] = full_surprises[context * width + x] * step
-                context = ((context << shift) | x) & mask
-                entropies[j] = full_entropies[context * half]
-            i = end
+            for stop, distance in ((end - AHEAD, AHEAD), (end, 0)):
+                ahead = rolled(context, codes, i, min(i + distance, end), shift, mask)
+                for j in range(i, stop):
+                    ahead = ((ahead << shift) | np.uint64(codes[j + distance])) & mask
+                    prefetch(full_rows, np.int64(ahead * width))
+                    x = np.uint64(codes[j])
+                    surprises[j] = full_surprises[context * width + x] * step
+                    context = ((context << shift) | x) & mask
+                    entropies[j] = full_entropies[context * half]
+                i = max(i, stop)
             if i == codes.size:
                 break
         if codes[i] >= letters:
@@ -164,38 +179,45 @@ def score_symbols(codes, letters, bits, order, offsets, state, rows, entropies, 
 
 
 @njit(cache=True, nogil=True)
-def look_up_cells(codes, letters, bits, order, offsets, state, cells, values):
-    """Look up the cell of each symbol after its context; updates `state`.
+def look_up_cells(codes, letters, bits, order, offsets, state, cells, decisions, sums):
+    """Look up the cell of each symbol after its context and take it apart; updates `state`.
 
     Args:
         codes: `(length,)` uint8.
-        cells: `(contexts of all orders << bits,)` uint16, any numbers in the flat layout.
-        values: `(length,)` uint16, written: `cells[context, symbol]`; 0 for an ambiguity symbol.
+        cells: `(contexts of all orders << bits,)` uint16 in the flat layout, `surprise << 1 | decision`.
+        decisions: `(length,)` bool, written; False for an ambiguity symbol.
+        sums: `(length + 1,)` uint32, written: running sums of the surprises modulo 2 ** 32, from 0 on.
     """
     shift, mask = np.uint64(bits), (np.uint64(1) << np.uint64(bits * order)) - np.uint64(1)
     cell_mask = (np.uint64(1) << np.uint64(bits * (order + 1))) - np.uint64(1)
     full_context = cells[offsets[order] << bits :]
     context, known, i = np.uint64(state[0]), state[1], 0
+    total = sums[0] = np.uint32(0)
     while i < codes.size:
         if known == order:
             end = run_end(codes, i, letters)
             cell = context
-            ahead = rolled(context, codes, i, min(i + AHEAD, end), shift, cell_mask)
-            for j in range(i, end):
-                ahead = ((ahead << shift) | np.uint64(codes[min(j + AHEAD, end - 1)])) & cell_mask
-                prefetch(full_context, np.int64(ahead))
-                cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
-                values[j] = full_context[cell]
-            context, i = cell & mask, end
+            for stop, distance in ((end - AHEAD, AHEAD), (end, 0)):
+                ahead = rolled(cell, codes, i, min(i + distance, end), shift, cell_mask)
+                for j in range(i, stop):
+                    ahead = ((ahead << shift) | np.uint64(codes[j + distance])) & cell_mask
+                    prefetch(full_context, np.int64(ahead))
+                    cell = ((cell << shift) | np.uint64(codes[j])) & cell_mask
+                    value = full_context[cell]
+                    total = np.uint32(total + (value >> 1))
+                    decisions[j], sums[j + 1] = value & 1, total
+                i = max(i, stop)
+            context = cell & mask
             if i == codes.size:
                 break
         x = np.uint64(codes[i])
         if codes[i] >= letters:
-            context, known = np.uint64(0), 0
-            values[i] = 0
+            context, known, value = np.uint64(0), 0, np.uint16(0)
         else:
-            values[i] = cells[((np.uint64(offsets[known]) + context) << shift) | x]
+            value = cells[((np.uint64(offsets[known]) + context) << shift) | x]
             context, known = ((context << shift) | x) & mask, min(known + 1, order)
+        total = np.uint32(total + (value >> 1))
+        decisions[i], sums[i + 1] = value & 1, total
         i += 1
     state[0], state[1] = np.int64(context), known
 

@@ -214,8 +214,8 @@ class MarkovFitter:
         self.alphabet = get_alphabet(alphabet)
         self.order = None if order is None else check_order(order, self.alphabet)
         self._counted_order = HIGHEST_ORDER[self.alphabet.name] if order is None else order
-        self._low = tables.empty_counts(self._counted_order, self.alphabet.bits, np.uint16)
-        self._high = np.zeros_like(self._low)
+        self._low = tables.empty_counts(self._counted_order, self.alphabet.bits, np.uint8)
+        self._high = np.zeros(self._low.size, np.uint32)  # pages that are never touched cost nothing
         self._offsets = tables.context_offsets(self._counted_order, self.alphabet.bits)
         self._state = tables.new_state()
 
@@ -233,7 +233,7 @@ class MarkovFitter:
     @property
     def symbols(self) -> int:
         """Letters counted so far."""
-        return int(self._low.sum(dtype=np.int64)) + (int(self._high.sum(dtype=np.int64)) << 16)
+        return int(self._low.sum(dtype=np.int64)) + (int(self._high.sum(dtype=np.int64)) << 8)
 
     def finish(self) -> MarkovEntropy:
         """The model of everything counted.

@@ -43,18 +43,18 @@ class CellStream:
         self._table = table
         self._state = tables.new_state()
 
-    def feed(self, codes: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def feed(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take the next symbols.
 
         Args:
             codes: `(length,)` uint8 codes of the model's alphabet.
-            out: `(length,)` uint16, overwritten; None takes fresh memory.
 
         Returns:
-            `(decisions, surprises)`: `(length,)` bool, the entropy after the symbol is above the threshold, and
-            `(length,)` uint16, the surprise in steps of `SURPRISE_STEP` nats. False and 0 at ambiguity symbols.
+            `(decisions, sums)`: `(length,)` bool, the entropy after the symbol is above the threshold, and
+            `(length + 1,)` uint32, the running sums of the surprises in steps of `SURPRISE_STEP` nats, modulo 2 ** 32,
+            from 0 on. No decision and no surprise at ambiguity symbols.
         """
-        values = np.empty(codes.size, dtype=np.uint16) if out is None else out
+        decisions, sums = np.empty(codes.size, np.bool_), np.empty(codes.size + 1, np.uint32)
         model = self._table.model
         tables.look_up_cells(
             codes,
@@ -64,8 +64,7 @@ class CellStream:
             model.offsets,
             self._state,
             self._table.cells,
-            values,
+            decisions,
+            sums,
         )
-        decisions = (values & 1).astype(np.bool_)
-        values >>= 1
-        return decisions, values
+        return decisions, sums

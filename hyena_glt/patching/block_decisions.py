@@ -48,7 +48,7 @@ class DecidedBlock:
     ambiguous: np.ndarray  # (length,) bool
     decisive: np.ndarray  # (length,), what `Scanner.feed` takes under the rule
     forced_starts: np.ndarray  # (length,) bool, edges of the runs of ambiguity symbols
-    surprises: np.ndarray  # (length,) of each symbol, in `unit`
+    surprise_sums: np.ndarray  # (length + 1,) running sums from 0 on, in `unit`: float64, or uint32 modulo 2 ** 32
     unit: float  # nats
     entropies: np.ndarray | None  # (length,) float32 nats after each symbol
 
@@ -134,9 +134,9 @@ class DecideByTable:
     def feed(self, block: Block) -> DecidedBlock:
         """What the patches of the block depend on."""
         codes = self._alphabet.encode(block.sequence)
-        decisions, surprises = self._stream.feed(codes)
+        decisions, sums = self._stream.feed(codes)
         ambiguous = codes >= self._alphabet.size
-        return DecidedBlock(block, ambiguous, decisions, self._edges.feed(ambiguous), surprises, SURPRISE_STEP, None)
+        return DecidedBlock(block, ambiguous, decisions, self._edges.feed(ambiguous), sums, SURPRISE_STEP, None)
 
 
 class DecideByScores:
@@ -155,7 +155,9 @@ class DecideByScores:
         scores = self._stream.feed(codes)
         ambiguous = codes >= self._alphabet.size
         decisive = self._decide(block, scores, ambiguous)
-        return DecidedBlock(block, ambiguous, decisive, scores.forced_starts, scores.surprises, 1.0, scores.entropies)
+        sums = np.zeros(codes.size + 1)
+        np.cumsum(scores.surprises, dtype=np.float64, out=sums[1:])
+        return DecidedBlock(block, ambiguous, decisive, scores.forced_starts, sums, 1.0, scores.entropies)
 
     def _decide(self, block: Block, scores: Scores, ambiguous: np.ndarray) -> np.ndarray:
         if self._starts is None:

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from hyena_glt.entropies.context_tables import HIGHEST_SURPRISE
 from hyena_glt.entropies.symbols import Scores
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.block_decisions import ArgsOf, DecidedBlock, decide_blocks, open_stream, scan_rule
 from hyena_glt.patching.scan import Scanner, ScanRule
 from hyena_glt.sequences.alphabets import Alphabet
 from hyena_glt.sequences.records import Block
+
+SUMMED_AT_ONCE = (1 << 32) // (HIGHEST_SURPRISE + 1)  # symbols whose surprises in steps are below 2 ** 32 together
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,8 @@ class _Contig:
 
     def feed(self, decided: DecidedBlock) -> PatchedBlock:
         lengths = self._cut(decided)
-        surprises, means = decided.surprises, np.empty(lengths.size)
-        sums = np.empty(surprises.size + 1, np.float64 if surprises.dtype.kind == "f" else np.int64)
-        runs = _patch_means(surprises, decided.unit, decided.ambiguous, lengths, self._open, sums, means)
+        means = np.empty(lengths.size)
+        runs = _patch_means(decided.surprise_sums, decided.unit, decided.ambiguous, lengths, self._open, means)
         start = self._position
         self._position += int(lengths.sum())
         return PatchedBlock(
@@ -150,28 +152,34 @@ def _cut_run(length: int, cap: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _patch_means(surprises, unit, ambiguous, lengths, open_patch, sums, means):
+def _patch_means(sums, unit, ambiguous, lengths, open_patch, means):
     """Mean surprise of each completed patch; what belongs to the open one is kept in `open_patch`.
 
-    `unit` is what one step of `surprises` stands for; `sums` is room for their running sums, one more than they are.
-    Returns the number of completed patches that are runs of ambiguity symbols (a patch never mixes the two).
+    `sums` are the running sums of the surprises in steps of `unit`. Returns the number of completed patches that are
+    runs of ambiguity symbols (a patch never mixes the two).
     """
-    sums[0] = 0
-    total = sums[0]
-    for j in range(surprises.size):
-        total += surprises[j]
-        sums[j + 1] = total
     at, runs = 0, 0
     carried, count, is_run = open_patch[0], np.int64(open_patch[1]), open_patch[2] > 0
     for i in range(lengths.size):
         if count == 0:
             is_run = ambiguous[at]
         stop = at + lengths[i] - count
-        means[i] = (carried + (sums[stop] - sums[at])) * unit / lengths[i]
+        means[i] = (carried + _sum_between(sums, at, stop)) * unit / lengths[i]
         runs += is_run
         at, carried, count = stop, 0.0, np.int64(0)
-    if at < surprises.size and count == 0:
+    if at < ambiguous.size and count == 0:
         is_run = ambiguous[at]
-    carried += sums[surprises.size] - sums[at]
-    open_patch[0], open_patch[1], open_patch[2] = carried, count + surprises.size - at, is_run
+    carried += _sum_between(sums, at, ambiguous.size)
+    open_patch[0], open_patch[1], open_patch[2] = carried, count + ambiguous.size - at, is_run
     return runs
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _sum_between(sums, start, stop):
+    """Difference of two running sums, in pieces whose own sums are below 2 ** 32."""
+    total = 0.0
+    while start < stop:
+        end = min(start + SUMMED_AT_ONCE, stop)
+        total += sums.dtype.type(sums[end] - sums[start])
+        start = end
+    return total

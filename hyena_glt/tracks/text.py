@@ -93,15 +93,32 @@ def put_text(out, at, text, start, width):
     return at + width
 
 
+@njit(cache=True, nogil=True)
+def counter(value):
+    """A decimal number that `add` counts up: `(digits, first)`, its text from `first` on, `CHUNK` bytes more behind it.
+
+    Args:
+        value: >= 0.
+    """
+    digits = np.full(INTEGER_WIDTH + CHUNK, ZERO, dtype=np.uint8)
+    width = put_integer(digits, 0, value)
+    first = INTEGER_WIDTH - width
+    digits[first:INTEGER_WIDTH] = digits[:width].copy()
+    digits[: min(first, width)] = ZERO
+    return digits, first
+
+
 @njit(cache=True, nogil=True, inline="always")
-def count_up(digits, first):
-    """Add 1 to a decimal number whose digits end with the array; returns the place of its first digit."""
-    at = digits.size - CHUNK - 1
-    while digits[at] == ZERO + 9:
-        digits[at] = ZERO
+def add(digits, first, amount):
+    """Add to a number made by `counter`; returns the place of its first digit. Small amounts touch few digits."""
+    at, rest, ten = INTEGER_WIDTH, np.uint64(amount), np.uint64(10)
+    while rest:
         at -= 1
-    digits[at] = digits[at] + 1 if at >= first else ZERO + 1
-    return min(at, first)
+        rest += np.uint64(digits[at] - ZERO)
+        quotient = rest // ten
+        digits[at] = ZERO + np.uint8(rest - quotient * ten)
+        rest = quotient
+    return min(first, at)
 
 
 @njit(cache=True, nogil=True)
@@ -122,27 +139,23 @@ def bed9_lines(out, contig, start, lengths, first_number, scores, colours):
     contig_text[: contig.size] = contig
     colour_texts = np.empty((steps, colour_width + CHUNK), dtype=np.uint8)
     colour_texts[:, :colour_width] = colours
-    # A line begins with the end of the line before it, so only that text is made from a number, and only once.
-    place = np.empty(2 * INTEGER_WIDTH + CHUNK, dtype=np.uint8)
-    width = put_integer(place, 0, start)
-    number = np.full(INTEGER_WIDTH + CHUNK, ZERO, dtype=np.uint8)  # ends at INTEGER_WIDTH, counts up
-    digits = put_integer(place, INTEGER_WIDTH, first_number) - INTEGER_WIDTH
-    number_start = INTEGER_WIDTH - digits
-    number[number_start:INTEGER_WIDTH] = place[INTEGER_WIDTH : INTEGER_WIDTH + digits]
+    # Numbers are not made from scratch: the ends and the running number are counted up digit by digit, and a line
+    # begins with the end of the line before it.
+    place, place_start = counter(start)
+    number, number_start = counter(first_number)
     at = 0
     for i in range(lengths.size):
-        end = start + lengths[i]
         at = put_text(out, at, contig_text, 0, contig.size)
         out[at] = TAB
         first = at + 1
-        at = put_text(out, first, place, 0, width)
+        at = put_text(out, first, place, place_start, INTEGER_WIDTH - place_start)
         out[at] = TAB
-        width = put_integer(place, 0, end)
-        at = put_text(out, at + 1, place, 0, width)
+        place_start = add(place, place_start, lengths[i])
+        at = put_text(out, at + 1, place, place_start, INTEGER_WIDTH - place_start)
         out[at] = TAB
         behind = at + 1
         at = put_text(out, behind, number, number_start, INTEGER_WIDTH - number_start)
-        number_start = count_up(number, number_start)
+        number_start = add(number, number_start, 1)
         out[at] = TAB
         at = put_integer(out, at + 1, scores[i])
         out[at], out[at + 1], out[at + 2] = TAB, DOT, TAB
@@ -150,7 +163,6 @@ def bed9_lines(out, contig, start, lengths, first_number, scores, colours):
         at = put_text(out, at, colour_texts[min(scores[i] * steps // 1000, steps - 1)], 0, colour_width)
         out[at] = NEWLINE
         at += 1
-        start = end
     return at
 
 

@@ -38,7 +38,7 @@ def cell(word: tuple[int, ...]) -> int:
 
 
 def table_counts(blocks: list[np.ndarray], order: int) -> np.ndarray:
-    low, high = (tables.empty_counts(order, BITS, np.uint16) for _ in range(2))
+    low, high = (tables.empty_counts(order, BITS, dtype) for dtype in (np.uint8, np.uint32))
     state, offsets = tables.new_state(), tables.context_offsets(order, BITS)
     for block in blocks:
         tables.count_symbols(block, LETTERS, BITS, order, offsets, state, low, high)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyena_glt.entropies.context_tables import HIGHEST_SURPRISE
 from hyena_glt.entropies.markov import MarkovEntropy
 from hyena_glt.errors import ConfigError
 from hyena_glt.patching import Patcher, PatcherArgs
 from hyena_glt.patching.block_decisions import scan_rule
-from hyena_glt.patching.genome import patch_blocks
+from hyena_glt.patching.genome import _patch_means, patch_blocks
 from hyena_glt.sequences.alphabets import BYTES, DNA
 from hyena_glt.sequences.records import Block
 from hyena_glt.sequences.simulate import generate_random_genomic_sequence
@@ -67,6 +68,19 @@ def test_mean_surprises_are_those_of_the_bases(sequence, cuts):
     edges = np.cumsum(lengths)[:-1]
     expected = [float(part.mean(dtype=np.float64)) for part in np.split(MODEL.surprises(sequence), edges)]
     assert means == pytest.approx(expected)
+
+
+def test_mean_surprises_of_long_patches_survive_sums_that_wrap_around():
+    rng = np.random.default_rng(5)
+    surprises = rng.integers(0, HIGHEST_SURPRISE, 700_000, endpoint=True)
+    sums = np.concatenate([[0], np.cumsum(surprises)])
+    assert sums[-1] > 2 << 32
+    lengths = np.array([1, 16, 300_000, 131_072, 131_073])
+    means, open_patch, ambiguous = np.empty(lengths.size), np.zeros(3), np.zeros(surprises.size, np.bool_)
+    assert _patch_means((sums % (1 << 32)).astype(np.uint32), 0.5, ambiguous, lengths, open_patch, means) == 0
+    parts = np.split(surprises, np.cumsum(lengths))
+    assert means == pytest.approx([part.mean() / 2 for part in parts[:-1]], rel=1e-12)
+    assert open_patch.tolist() == [parts[-1].sum(), parts[-1].size, 0]
 
 
 @settings(max_examples=60, deadline=None)
