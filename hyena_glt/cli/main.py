@@ -24,10 +24,12 @@ from hyena_glt.cli import (
     entropy,
     generate,
     patch,
+    pretrain,
     report,
     stream,
     train_bpe,
     train_bpe_patcher,
+    train_entropy,
 )
 from hyena_glt.cli.runtime import Terminated, one_line, raise_on_sigterm, show_warnings_as_notes
 from hyena_glt.errors import HyenaGLTError
@@ -60,6 +62,8 @@ for command in (
     report.report,
     train_bpe.train_bpe,
     train_bpe_patcher.train_bpe_patcher,
+    train_entropy.train_entropy,
+    pretrain.pretrain,
     doctor.doctor,
     demo.demo,
 ):

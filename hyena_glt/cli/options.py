@@ -45,6 +45,9 @@ def default_threads() -> int:
     return min(os.cpu_count() or 1, 4)
 
 
+_MODE = typer.Option("--mode", help="Where patches start.")
+Mode = Annotated[PatchMode, _MODE]
+ModeOfStream = Annotated[StreamMode, _MODE]
 Genome = Annotated[Path, typer.Argument(help="FASTA or FASTQ, plain, gzip or BGZF; - is stdin.")]
 Alphabet = Annotated[AlphabetName, typer.Option("--alphabet", help="What the sequences may hold.")]
 Degap = Annotated[bool, typer.Option("--degap", help="Remove alignment gaps (- and .) in place of refusing them.")]
@@ -104,4 +107,11 @@ Threshold = Annotated[
 MinLength = Annotated[int | None, typer.Option("--min-patch-length", min=1, help="No start before so many bases.")]
 MaxLength = Annotated[int | None, typer.Option("--max-patch-length", min=1, help="Cut longer patches.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+HeldOut = Annotated[
+    float,
+    typer.Option("--held-out", min=0.0, max=0.9, help="Share at the end of each contig that only tests the network."),
+]
+NetworkWidth = Annotated[int, typer.Option("--width", min=1, max=1024, help="Channels of the network.")]
+NetworkLayers = Annotated[int, typer.Option("--layers", min=0, max=48, help="Hyena layers of the network.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]

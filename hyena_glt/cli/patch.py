@@ -21,7 +21,7 @@ def patch(
         Path, typer.Option("--output", "-o", help="BED, TSV or Parquet by suffix (.gz for BGZF); - is stdout.")
     ] = Path("-"),
     output_format: opt.PatchFormat = None,
-    mode: Annotated[opt.PatchMode, typer.Option("--mode", help="Where patches start.")] = opt.PatchMode.entropy,
+    mode: opt.Mode = opt.PatchMode.entropy,
     target_length: opt.TargetLength = None,
     threshold: opt.Threshold = None,
     threshold_add: opt.ThresholdAdd = None,

@@ -80,6 +80,30 @@ def progress(step: str, total: int | None = None, unit: str = "bases") -> Iterat
         yield lambda amount: bar.advance(task, amount)
 
 
+@contextmanager
+def progress_by_share(step: str, total: float, unit: str) -> Iterator[Callable[[float, float], None]]:
+    """A progress bar for work that says which share of it is done, as a training does.
+
+    Args:
+        step: What is being done.
+        total: All of it, in `unit`.
+        unit: What the bar counts.
+
+    Yields:
+        `show(share, loss)`; the share is in [0, 1] and never falls, the loss is not shown.
+    """
+    reached = 0
+    with progress(step, total=round(total), unit=unit) as advance:
+
+        def show(share: float, _loss: float) -> None:
+            nonlocal reached
+            now = round(share * total)
+            advance(now - reached)
+            reached = now
+
+        yield show
+
+
 def prefetched(items: Iterable[Item], threads: int, depth: int = 4) -> Iterator[Item]:
     """The same items, produced ahead in a background thread if there is more than one thread to use."""
     if threads < 2:

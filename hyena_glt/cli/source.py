@@ -60,6 +60,15 @@ class GenomeSource:
         blocks = chain.from_iterable(read_blocks(path, **options) for path in (self.path, *self.others))
         return self._keeping(blocks if str(self.path) == self.name else _renamed(blocks, self.name))
 
+    def contigs(self) -> Iterator[bytes]:
+        """Each sequence of the file, whole."""
+        parts: list[bytes] = []
+        for block in self.all_blocks():
+            parts.append(block.sequence)
+            if block.last:
+                yield b"".join(parts)
+                parts = []
+
     def _keeping(self, blocks: Iterator[Block]) -> Iterator[Block]:
         kept: list[Block] = []
         room = KEPT_SYMBOLS if self.reread else 0

@@ -19,7 +19,7 @@ def stream(
     ] = Path("-"),
     output_format: Annotated[str | None, typer.Option("-O", help="bed or tsv.")] = None,
     patcher: opt.Patcher = None,
-    mode: Annotated[opt.StreamMode, typer.Option("--mode", help="Where patches start.")] = opt.StreamMode.entropy,
+    mode: opt.ModeOfStream = opt.StreamMode.entropy,
     threshold: opt.Threshold = None,
     threshold_add: opt.ThresholdAdd = None,
     monotonicity: opt.Monotonicity = False,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hyena_glt.cli import options as opt
-from hyena_glt.cli.runtime import note, progress
+from hyena_glt.cli.runtime import note, progress_by_share
 
 if TYPE_CHECKING:
     from hyena_glt.cli.source import GenomeSource
@@ -24,16 +23,13 @@ def train_bpe_patcher(
         Path, typer.Option("--output", "-o", help="The network (safetensors); its provenance is put beside it as JSON.")
     ] = Path("bpe_patcher.safetensors"),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Batches of 8 windows of 1,024 symbols.")] = 500,
-    width: Annotated[int, typer.Option("--width", min=1, max=1024, help="Channels of the network.")] = 64,
-    layers: Annotated[int, typer.Option("--layers", min=0, max=48, help="Hyena layers of the network.")] = 2,
-    held_out: Annotated[
-        float,
-        typer.Option("--held-out", min=0.0, max=0.9, help="Share at the end of each contig that only tests it."),
-    ] = 0.1,
+    width: opt.NetworkWidth = 64,
+    layers: opt.NetworkLayers = 2,
+    held_out: opt.HeldOut = 0.1,
     seed: opt.Seed = 0,
     alphabet: opt.Alphabet = opt.AlphabetName.dna,
     degap: opt.Degap = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: opt.Device = "auto",
     as_json: opt.Json = False,
     force: opt.Force = False,
 ) -> None:
@@ -77,19 +73,9 @@ def _fit(
 ) -> BpePatcherFit:
     from hyena_glt.patching.bpe_network import fit_bpe_patcher
 
-    steps = options.most_steps or 0
-    with progress("training", total=steps, unit="steps") as advance:
-        reached = 0
-
-        def show(done: float, _loss: float) -> None:
-            nonlocal reached
-            now = round(done * steps)
-            advance(now - reached)
-            reached = now
-
-        contigs = list(_contigs(source))
+    with progress_by_share("training", total=options.most_steps or 0, unit="steps") as show:
         return fit_bpe_patcher(
-            contigs,
+            list(source.contigs()),
             tokenizer,
             alphabet=source.alphabet,
             config=config,
@@ -97,16 +83,6 @@ def _fit(
             held_out=held_out,
             progress=show,
         )
-
-
-def _contigs(source: GenomeSource) -> Iterator[bytes]:
-    """Each contig, whole."""
-    parts: list[bytes] = []
-    for block in source.all_blocks():
-        parts.append(block.sequence)
-        if block.last:
-            yield b"".join(parts)
-            parts = []
 
 
 def _facts(fit: BpePatcherFit) -> dict[str, Any]:

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from hyena_glt.entropies.byte_network import ByteNetwork, ByteNetworkConfig, network_from_config
 from hyena_glt.entropies.network_files import load_network, save_network, weights_sha256
-from hyena_glt.entropies.network_fit import FitOptions, LabelledSequences, Progress, fit_network, next_symbols
+from hyena_glt.entropies.network_fit import (
+    FitOptions,
+    FitResult,
+    LabelledSequences,
+    Progress,
+    fit_network,
+    next_symbols,
+)
 from hyena_glt.entropies.sequence_entropy import SequenceEntropy
 from hyena_glt.entropies.shannon import entropy
 from hyena_glt.entropies.symbols import RunEdges, Scores, bits_per_letter, symbol_codes
@@ -86,6 +93,7 @@ class NeuralEntropy(SequenceEntropy):
         self.alphabet = get_alphabet(alphabet)
         self.name = name
         self.held_out_bits = held_out_bits
+        self.fit_result: FitResult | None = None  # of `fit`; it is not saved
         self.network = network.eval() if isinstance(network, nn.Module) else network
         reach = getattr(network, "reach", None)
         overlap = min(window // 2, window if reach is None else reach) if overlap is None else overlap
@@ -149,10 +157,11 @@ class NeuralEntropy(SequenceEntropy):
             [tokens_of_codes[row] for row in rows], [next_symbols(row, letters.size) for row in rows]
         )
         beginning = int(tokens_of_codes[-1]) if letters.has_ambiguity else None
-        network, _ = fit_network(
+        network, result = fit_network(
             lambda: ByteNetwork(config), data, options or FitOptions(), first_token=beginning, progress=progress
         )
         model = cls(network, alphabet=letters, **source)
+        model.fit_result = result
         if any((row < letters.size).any() for row in kept):
             model.held_out_bits = bits_per_letter(model.score, [tokens_of_codes[row] for row in kept], letters)
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,14 +12,14 @@ from hyena_glt.entropies.symbols import Scores, ambiguity_edges, bits_per_letter
 from hyena_glt.sequences.alphabets import Alphabet
 
 
-class SequenceEntropy:
+class SequenceEntropy(ABC):
     """Entropies, surprises, forced starts and bits per base of sequences: str, bytes or 1-D byte tokens."""
 
     alphabet: Alphabet
 
+    @abstractmethod
     def score(self, codes: np.ndarray) -> Scores:
         """Entropies, surprises and forced starts of the symbol codes of one sequence, `(length,)` uint8."""
-        raise NotImplementedError  # each source has its own
 
     @property
     def is_causal(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyena_glt.errors import ConfigError
@@ -115,6 +116,8 @@ class HyenaOperator(nn.Module):
         check_piece(x, self.bypass.shape[0], state)
         if x.shape[1] == 0:
             return x, state
+        if x.shape[1] == 1:
+            return self._step(x, state)
         old_short, old_long = (None, None) if state is None else (state.short, state.long)
         projected = torch.bmm(self.project_in.weight.expand(len(x), -1, -1), x.transpose(1, 2))
         filtered, short = stream_short_conv(projected, self.short_taps, old_short)
@@ -124,6 +127,17 @@ class HyenaOperator(nn.Module):
         mixed = query * (convolved + self.bypass.unsqueeze(-1) * gated)
         y = torch.bmm(mixed.transpose(1, 2), self.project_out.weight.T.expand(len(x), -1, -1))
         return y, OperatorState(short=short, long=long)
+
+    def _step(self, x: Tensor, state: OperatorState | None) -> tuple[Tensor, OperatorState]:
+        """`stream` of one step: the products are matrix times vector, so nothing needs to be laid out by channel."""
+        old_short, old_long = (None, None) if state is None else (state.short, state.long)
+        projected = F.linear(x, self.project_in.weight).transpose(1, 2)  # (batch, 3 hidden, 1)
+        filtered, short = stream_short_conv(projected, self.short_taps, old_short)
+        query, key, value = filtered.squeeze(-1).chunk(3, dim=1)
+        gated = key * value
+        convolved, long = check_streamable(self.past).stream(gated.unsqueeze(-1), old_long)
+        mixed = query * (convolved.squeeze(-1) + self.bypass * gated)
+        return F.linear(mixed, self.project_out.weight).unsqueeze(1), OperatorState(short=short, long=long)
 
 
 def channels_per_block(batch: int, length: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from hyena_glt.ops.streaming import conv_end, extend, kept_values
 from hyena_glt.ops.weight_cache import WEIGHT_CACHE
 
 
-class LagFilter(nn.Module):
+class LagFilter(nn.Module, ABC):
     """A filter whose weight depends on the lag alone: `filter(length)[:, :n]` equals `filter(n)`.
 
     Args:
@@ -30,9 +31,9 @@ class LagFilter(nn.Module):
         """`(channels, taps)` float32 at least; `length` taps, or all there are."""
         return torch.cat(list(self.blocks(length, max(self.channels, 1))))
 
+    @abstractmethod
     def blocks(self, length: int, size: int) -> Iterator[Tensor]:
         """The filter, `size` channels at a time; no tensor of all channels and all lags is made."""
-        raise NotImplementedError
 
     def reach(self) -> int | None:
         """Lags after which the filter is 0, or below 1e-8 of its window; None: it has no end."""
@@ -49,18 +50,23 @@ class LagFilter(nn.Module):
             `(batch, channels, n)`, and the state after it. Here the state is the history, as long as the filter
             reaches; the taps are kept between the pieces while gradients are off.
         """
-        reach = stream_reach(self)
+        reach, taps = self._stream_taps(u.shape[-1] + (0 if state is None else state.length))
         history = extend(u, state, reach)
-        length = history.length if reach is None else min(history.length, reach)
-        taps = self._reversed_taps(length).to(u.dtype)
-        y = conv_end(history.last(history.length), taps, u.shape[-1])
+        y = conv_end(history.last(history.length), taps.to(u.dtype), u.shape[-1])
         return y, history.trimmed(kept_values(reach))
 
-    def _reversed_taps(self, length: int) -> Tensor:
-        """At least `length` taps, lag 0 last; lengths are rounded up so that few are ever computed."""
-        length = fft_size(length)
-        kind = ("taps", length, *described(self))
-        return WEIGHT_CACHE.get(kind, weights_of(self), lambda: self(length).flip(-1), lambda taps: [taps])
+    def _stream_taps(self, length: int) -> tuple[int | None, Tensor]:
+        """`reach()`, and the taps that `length` values can meet, lag 0 last.
+
+        Lengths are rounded up to powers of two, so that a growing history asks for new ones ever more rarely.
+        """
+        length = 1 << max(length - 1, 0).bit_length()
+
+        def made() -> tuple[int | None, Tensor]:
+            reach = self.reach()
+            return reach, self(length if reach is None else min(length, reach)).flip(-1)
+
+        return WEIGHT_CACHE.get(("taps", length, *described(self)), weights_of(self), made, lambda made: [made[1]])
 
 
 def stream_reach(taps: LagFilter) -> int | None:

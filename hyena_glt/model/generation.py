@@ -237,9 +237,7 @@ def _check(
 ) -> None:
     if not net.config.causal:
         raise ConfigError("generate: expected a causal net, got causal=False")
-    if net.config.boundaries == "learned":
-        raise ConfigError("boundaries: expected 'patcher', got 'learned', which cannot be streamed yet")
-    patcher = resolve_patcher(net.config, net.external_patcher, None)
+    patcher = resolve_patcher(net.config, net.external_patcher, None) if net.merger is None else None
     if not getattr(patcher, "is_causal", True):
         raise ConfigError(
             "patcher: expected boundaries that the past decides, got is_causal False (top-k, a tokenizer's merges or "

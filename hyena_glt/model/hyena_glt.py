@@ -31,7 +31,7 @@ from hyena_glt.model.outputs import HyenaGLTOutput, describe
 from hyena_glt.model.scoring import Strand, score_sequences
 from hyena_glt.model.sources import Piece, encode_rows, join_patches, patch_rows, resolve_patcher
 from hyena_glt.model.trunk import HyenaTrunk
-from hyena_glt.model.weights import load_net, save_net
+from hyena_glt.model.weights import load_net, push_net, save_net
 from hyena_glt.positions.position_info import PositionInfo
 from hyena_glt.tokens.byte_tokenizer import PAD_ID
 from hyena_glt.tokens.small_vocab import SmallVocabulary
@@ -329,6 +329,36 @@ class HyenaGLT(nn.Module):
             SystemProblem: The folder cannot be written.
         """
         save_net(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload HyenaGLT",
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; the only method here that uses the network.
+
+        Args:
+            repo_id: `"user/name"`; made where it is missing.
+            private: Whether a new repository is private; None: as the account has it.
+            token: Of the hub; None: the one that `hf auth login` stored.
+            revision: Branch that gets the commit, made where it is missing; None: the main one.
+            commit_message: Of that commit.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            ConfigError: A name that the hub does not allow.
+            ModelFileError: A weight is NaN or infinite.
+            SystemProblem: No network, or the hub refused.
+        """
+        return push_net(
+            self, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], external_patcher: Any | None = None) -> Self:

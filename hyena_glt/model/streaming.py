@@ -11,34 +11,34 @@ such a start is one that no earlier byte may know of (`known_starts`).
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numba import njit
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyena_glt.errors import ConfigError
-from hyena_glt.layers.gated_conv import GatedConv, GatedConvStack
+from hyena_glt.errors import ConfigError, PatchingError
+from hyena_glt.model.adaptive_merger import AdaptiveTokenMerger, smooth_states, start_weights
 from hyena_glt.model.bridge import BridgeState
+from hyena_glt.model.byte_step import ByteStep, NarrowStates, pack, unpack
 from hyena_glt.model.inputs import check_tokens
 from hyena_glt.model.sources import Piece, encode_piece, resolve_patcher
 from hyena_glt.model.visibility import readable_in_block
-from hyena_glt.ops.stream_state import PastInputs, StreamStates
 from hyena_glt.patching import scan_kernels as kernels
 from hyena_glt.patching.online import Symbols, TokenSequence
 from hyena_glt.patching.patcher import Patcher
-from hyena_glt.patching.scan import NO_BOOLS, Bools, Floats, Lengths, Scanner
-from hyena_glt.positions.position_embedding import OffsetEncoding
+from hyena_glt.patching.scan import NO_BOOLS, Bools, Lengths, Scanner
 from hyena_glt.positions.position_info import PositionInfo
+from hyena_glt.tokens.byte_tokenizer import VOCAB_SIZE
 
 if TYPE_CHECKING:
     from hyena_glt.model.hyena_glt import HyenaGLT
 
-NORM_EPSILON = 1e-5  # of nn.LayerNorm
+NO_LENGTHS: Lengths = np.zeros(0, np.int64)
 
 
 class LookingScanner(Scanner):
@@ -102,157 +102,54 @@ class StartSequence(TokenSequence):
         return deepcopy(self, {id(part): part for part in shared if part is not None})
 
 
-class StackWeights(NamedTuple):
-    """A stack of gated convolutions as the compiled step reads it, products transposed."""
+class LearnedStarts:
+    """Cuts one sequence as `AdaptiveTokenMerger.cut` does; a patch that is full is complete at its last byte.
 
-    norm: Floats  # (layers, dim)
-    project_in: Floats  # (layers, dim, 2 * dim)
-    project_out: Floats  # (layers, dim, dim)
-    taps: Floats  # (layers, taps, dim)
-
-
-class BridgeWeights(NamedTuple):
-    """What the bridge does to a byte, products transposed."""
-
-    norm: Floats  # (dim,)
-    query: Floats  # (dim, dim)
-    project_out: Floats  # (dim, dim)
-
-
-class HeadWeights(NamedTuple):
-    """The byte head, product transposed."""
-
-    norm: Floats  # (dim,)
-    project: Floats  # (dim, vocab)
-    bias: Floats  # (vocab,)
-
-
-@njit(cache=True, nogil=True)
-def normed(x, weight):
-    """`x` `(dim,)` normalised as `nn.LayerNorm` does without a bias."""
-    mean = x.mean()
-    return (x - mean) / np.sqrt(((x - mean) ** 2).mean() + np.float32(NORM_EPSILON)) * weight
-
-
-@njit(cache=True, nogil=True)
-def product(x, weight):
-    """`x` `(n,)` times `weight` `(n, m)`, row by row, which is contiguous."""
-    y = np.zeros(weight.shape[1], np.float32)
-    for i in range(x.size):
-        for j in range(y.size):
-            y[j] += x[i] * weight[i, j]
-    return y
-
-
-@njit(cache=True, nogil=True)
-def stack_step(x, weights, past, after):
-    """One byte `(dim,)` through gated convolutions; `after` `(layers, taps - 1, dim)` gets the inputs that stay."""
-    dim = x.size
-    for layer in range(weights.norm.shape[0]):
-        projected = product(normed(x, weights.norm[layer]), weights.project_in[layer])
-        signal, gate = projected[:dim], projected[dim:]
-        taps = weights.taps[layer]
-        mixed = signal * taps[0]
-        kept = past.shape[1]
-        for lag in range(1, kept + 1):
-            mixed += past[layer, kept - lag] * taps[lag]
-        after[layer, : kept - 1] = past[layer, 1:]
-        after[layer, kept - 1] = signal
-        x = x + product(mixed * gate / (np.float32(1) + np.exp(-gate)), weights.project_out[layer])
-    return x
-
-
-@njit(cache=True, nogil=True)
-def bridge_step(x, weights, keys, values):
-    """One byte `(dim,)` reads patch states, laid out as `BridgeState` says."""
-    query = product(normed(x, weights.norm), weights.query)
-    heads, width, _ = keys.shape
-    read = np.zeros(x.size, np.float32)
-    for head in range(heads):
-        scores = product(query[head * width : (head + 1) * width], keys[head])
-        scores = np.exp(scores - scores.max())
-        read[head * width : (head + 1) * width] = product(scores / scores.sum(), values[head])
-    return x + product(read, weights.project_out)
-
-
-class ByteStep:
-    """One byte through the narrow layers in one go: hundreds of small tensor operations cost more than the arithmetic.
-
-    Equal to the layers' own `stream` up to rounding; for float32 weights on the CPU.
+    Args:
+        merger: Gives the limits.
     """
 
-    def __init__(self, net: HyenaGLT) -> None:
-        attention, head = net.bridge.attention, net.head
-        self.net, self.embedding = net, net.local_encoder.embedding
-        self.table = _array(self.embedding.table)
-        self.encoder = _packed(net.local_encoder.convolutions)
-        self.decoder = _packed(net.local_decoder)
-        self.bridge = BridgeWeights(
-            _array(attention.norm.weight), _array(attention.to_query.weight.T), _array(attention.project_out.weight.T)
+    def __init__(self, merger: AdaptiveTokenMerger) -> None:
+        self.known: Bools = NO_BOOLS  # (n,) of the bytes fed last; False at a start that its own byte decided
+        self._shortest, self._cap = merger.shortest, merger.cap or kernels.NO_CAP
+        self._seen = self._last_start = 0
+
+    def feed(self, chances: Tensor) -> Lengths:
+        """`(num_patches,)` int64: the patches that are complete now, from `(n,)` probabilities of a start."""
+        starts = np.append((chances >= 0.5).cpu().numpy(), False)  # of the byte to come only the cap can tell
+        first, open_start = self._seen, self._last_start
+        lengths = np.empty(np.count_nonzero(starts) + (first + starts.size - open_start) // self._cap + 1, np.int64)
+        count, self._last_start = kernels.close_patches(
+            starts, NO_BOOLS, first, open_start, self._shortest, self._cap, lengths, NO_BOOLS
         )
-        self.head = HeadWeights(_array(head.norm.weight), _array(head.project.weight.T), _array(head.project.bias))
-        self.offsets = _array(net.bridge.offsets.table.weight)
+        lengths = lengths[: int(count)]
+        self.known = np.ones(len(chances), np.bool_)
+        self.known[(open_start + lengths.cumsum() - first)[lengths != self._cap]] = False
+        self._seen += len(chances)
+        return lengths
 
-    @staticmethod
-    def fits(net: HyenaGLT) -> bool:
-        """Whether the net has the precision and the place."""
-        plain = net.config.mixed_precision == "fp32" and net.device.type == "cpu"
-        return plain and net.head.project.weight.dtype is torch.float32
-
-    def encode(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """As `LocalEncoder.stream` of one byte."""
-        context, layers = state
-        context = torch.cat([context, ids], dim=1)
-        seen = context[0].tolist()
-        embedded = self.table[self.embedding.rows_of_last(seen)].sum(0)
-        encoded, layers = self._stack(embedded, self.encoder, layers)
-        kept = max(self.embedding.ngram_sizes, default=1) - 1
-        return encoded, (context[:, max(len(seen) - kept, 0) :], layers)
-
-    def decode(self, encoded: Tensor, offset: int, bridge: BridgeState, state: Any) -> tuple[Tensor, Tensor, Any]:
-        """Bridge, decoder and head of one byte that closes no patch: byte state, logits and the decoder's state."""
-        row = offset if offset < OffsetEncoding.EXACT else int(self.net.bridge.offsets.bucket(torch.tensor(offset)))
-        x = encoded.numpy().reshape(-1) + self.offsets[row]
-        bridged = bridge_step(x, self.bridge, bridge.keys.numpy(), bridge.values.numpy())
-        decoded, state = self._stack(bridged, self.decoder, state)
-        logits = product(normed(decoded.numpy().reshape(-1), self.head.norm), self.head.project) + self.head.bias
-        return decoded, torch.from_numpy(logits).view(1, 1, -1), state
-
-    def _stack(self, x: Floats, weights: StackWeights, state: StreamStates) -> tuple[Tensor, StreamStates]:
-        past = np.concatenate([part.values.numpy() for part in state.parts])  # type: ignore[union-attr]
-        after = np.empty_like(past)
-        y = stack_step(x, weights, past, after)
-        parts = tuple(PastInputs(values=values.unsqueeze(0)) for values in torch.from_numpy(after).unbind())
-        return torch.from_numpy(y).view(1, 1, -1), StreamStates(parts=parts)
-
-
-def _packed(stack: GatedConvStack) -> StackWeights:
-    layers = [layer for layer in stack.layers if isinstance(layer, GatedConv)]
-    return StackWeights(
-        norm=np.stack([_array(layer.norm.weight) for layer in layers]),
-        project_in=np.stack([_array(layer.project_in.weight.T) for layer in layers]),
-        project_out=np.stack([_array(layer.project_out.weight.T) for layer in layers]),
-        taps=np.stack([_array(layer.taps.T) for layer in layers]),
-    )
-
-
-def _array(weight: Tensor) -> Floats:
-    return np.ascontiguousarray(weight.detach().numpy())
+    def fork(self) -> LearnedStarts:
+        """An independent copy."""
+        return copy(self)
 
 
 @dataclass(slots=True, eq=False)
 class StreamingState:
     """What a network carries from block to block."""
 
-    starts: StartSequence
+    starts: StartSequence | LearnedStarts
     num_bytes: int = 0  # fed so far
     num_patches: int = 0  # complete so far
     encoder: Any = None
+    decoder: Any = None
+    narrow: NarrowStates | None = None  # in place of these two after a byte that came alone
+    last_byte: Tensor | None = None  # (1, 1, local) encoder state, where boundaries are learned
     open_bytes: list[Tensor] = field(default_factory=list)  # (1, n, local) encoder states of the open patch
+    open_chances: list[Tensor] = field(default_factory=list)  # (1, n) of a start there, where boundaries are learned
     open_length: int = 0
     trunk: Any = None
+    smoothed: Tensor | None = None  # (1, 1, hidden) of the last patch, where boundaries are learned
     bridge: BridgeState | None = None
-    decoder: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -271,8 +168,12 @@ class NetStream:
     """Runs a causal network over one sequence, block by block.
 
     The blocks' results joined equal `net(tokens, patch_lengths, known_starts, next_starts_patch)` on the whole
-    sequence. Memory: the open patch, and what the trunk's filters keep, which is constant for exponential
-    filters and grows with the patches for implicit ones.
+    sequence, up to rounding: within 1e-5 of the largest value in float32. Memory: the open patch, and what the trunk's
+    filters keep, which is constant for exponential filters and grows with the patches for implicit ones.
+
+    A net with `boundaries="learned"` cuts by its own byte states, as its forward does: the byte that starts a patch
+    decides so itself, and the byte before it never knows, unless the cap forces the start. Only a probability within
+    rounding of 1/2 can fall differently in other blocks.
 
     Args:
         net: A causal network; call `net.eval()` first if it has dropout.
@@ -294,15 +195,14 @@ class NetStream:
     def __init__(self, net: HyenaGLT, patcher: Any | None = None, global_position_offset: int = 0) -> None:
         if not net.config.causal:
             raise ConfigError("causal: expected a causal net, got causal=False; its outputs depend on what follows")
-        if net.config.boundaries == "learned":
-            raise ConfigError("boundaries: expected 'patcher', got 'learned', which cannot be streamed yet")
         self.net, self.offset = net, global_position_offset
-        patcher = resolve_patcher(net.config, net.external_patcher, None) if patcher is None else patcher
-        if not isinstance(patcher, Patcher):
+        if patcher is None and net.merger is None:
+            patcher = resolve_patcher(net.config, net.external_patcher, None)
+        if patcher is not None and not isinstance(patcher, Patcher):
             raise ConfigError(f"patcher: expected a Patcher, which can be streamed, got {type(patcher).__name__}")
-        self.patcher = patcher
+        self.patcher: Patcher | None = patcher  # None: the net cuts by itself
         self._step: ByteStep | None = None  # holds copies of the weights as they are when the first byte comes alone
-        self.state = StreamingState(StartSequence(patcher))
+        self.state = self._beginning()
 
     @torch.no_grad()
     def feed(self, chunk: Piece, entropies: Any = None) -> StreamOutput:
@@ -319,16 +219,24 @@ class NetStream:
             PatchingError: No byte tokens, padding, or entropies that do not fit. The state is as it was.
         """
         tokens = encode_piece(chunk)
-        check_tokens(tokens.unsqueeze(0))
+        is_byte = len(tokens) == 1 and 0 <= int(tokens) < VOCAB_SIZE
+        if not is_byte:
+            check_tokens(tokens.unsqueeze(0))
         ids = self.net.vocabulary_ids(tokens.to(self.net.device).unsqueeze(0))
         state, starts = self.state, self.state.starts
-        lengths = starts.feed(starts.symbols(tokens), entropies, None)
+        lengths = None
+        if isinstance(starts, StartSequence):
+            lengths = starts.feed(starts.symbols(tokens), entropies, None)
+        else:
+            _check_for_learned(tokens, entropies)
         if not len(tokens):
-            return self._output(self._no_bytes(), self._pool(lengths), lengths, starts.known)
+            lengths = NO_LENGTHS if lengths is None else lengths
+            return self._output(self._no_bytes(), self._pool(lengths), lengths, NO_BOOLS)
+        run = self._run_byte if is_byte and self._byte_step() else self._run_block
         with self.net._precision():
-            output = self._run(ids, lengths, starts.known)
+            output = run(ids, lengths)
         state.num_bytes += len(tokens)
-        state.open_length += len(tokens) - int(lengths.sum())
+        state.open_length += len(tokens) - int(output.patch_lengths.sum())
         return output
 
     @torch.no_grad()
@@ -338,32 +246,54 @@ class NetStream:
         with self.net._precision():
             lengths = np.full(1 if length else 0, length, np.int64)
             output = self._output(self._no_bytes(), self._pool(lengths), lengths, NO_BOOLS)
-        self.state, self._step = StreamingState(StartSequence(self.patcher)), None
+        self.state, self._step = self._beginning(), None
         return output
 
     def fork(self) -> NetStream:
         """An independent stream that goes on from here; net and patcher are shared."""
-        copy = NetStream(self.net, self.patcher, self.offset)
+        other = NetStream(self.net, self.patcher, self.offset)
         state = self.state  # its tensors are never written to
-        copy._step = self._step
-        copy.state = replace(state, starts=state.starts.fork(), open_bytes=list(state.open_bytes))
-        return copy
+        other._step = self._step
+        lists = {"open_bytes": list(state.open_bytes), "open_chances": list(state.open_chances)}
+        other.state = replace(state, starts=state.starts.fork(), **lists)
+        return other
 
-    def _run(self, ids: Tensor, lengths: Lengths, known: Bools) -> StreamOutput:
-        """The network on bytes that complete these patches."""
+    def _beginning(self) -> StreamingState:
+        if self.patcher is not None:
+            return StreamingState(StartSequence(self.patcher))
+        assert self.net.merger is not None
+        return StreamingState(LearnedStarts(self.net.merger))
+
+    def _run_block(self, ids: Tensor, lengths: Lengths | None) -> StreamOutput:
+        """The network on bytes `(1, n)` that complete these patches; None: as the net decides."""
         state, net = self.state, self.net
-        step = self._byte_step() if ids.shape[1] == 1 else None
-        encode = net.local_encoder.stream if step is None else step.encode
-        encoded, state.encoder = encode(ids, state.encoder)
-        state.open_bytes.append(encoded)
-        if step is not None and state.bridge is not None and not lengths.size:
-            decoded, logits, state.decoder = step.decode(encoded, state.open_length, state.bridge, state.decoder)
-            return self._output(decoded, self._pool(lengths), lengths, known, logits)
-        patch_states = self._pool(lengths)
+        if state.narrow is not None:
+            (state.encoder, state.decoder), state.narrow = unpack(state.narrow), None
+        encoded, state.encoder = net.local_encoder.stream(ids, state.encoder)
+        lengths = self._take(encoded, lengths)
+        patch_states, known = self._pool(lengths), state.starts.known
         offsets, readable = readable_in_block(lengths, state.open_length, known)
         bridged, state.bridge = net.bridge.stream(encoded, patch_states, offsets, readable, state.bridge)
         decoded, state.decoder = net.local_decoder.stream(bridged, state.decoder)
         return self._output(decoded, patch_states, lengths, known)
+
+    def _run_byte(self, ids: Tensor, lengths: Lengths | None) -> StreamOutput:
+        """The same for a byte that comes alone: it may read every patch that is complete after it."""
+        state, step = self.state, self._step
+        assert step is not None
+        narrow = pack(state.encoder, state.decoder) if state.narrow is None else state.narrow
+        encoded, narrow = step.encode(int(ids), narrow)
+        lengths = self._take(torch.from_numpy(encoded).view(1, 1, -1), lengths)
+        patch_states, known, offset = self._pool(lengths), state.starts.known, state.open_length
+        if lengths.size:
+            offset = int(readable_in_block(lengths, offset, known)[0][0])
+            _, state.bridge = self.net.bridge.stream(
+                self._no_bytes(), patch_states, NO_LENGTHS, NO_LENGTHS, state.bridge
+            )
+        assert state.bridge is not None
+        decoded, logits, state.narrow = step.decode(encoded, offset, state.bridge, narrow)
+        rows = (torch.from_numpy(values).view(1, 1, -1) for values in (decoded, logits))
+        return self._output(next(rows), patch_states, lengths, known, next(rows))
 
     def _byte_step(self) -> ByteStep | None:
         """The compiled step, once the stream has begun and where the net allows it."""
@@ -371,20 +301,46 @@ class NetStream:
             self._step = ByteStep(self.net)
         return self._step if self.state.num_bytes else None
 
+    def _take(self, encoded: Tensor, lengths: Lengths | None) -> Lengths:
+        """Add encoder states `(1, n, local)` to the open patch; the patches that they complete."""
+        state, merger, starts = self.state, self.net.merger, self.state.starts
+        state.open_bytes.append(encoded)
+        if merger is None:
+            assert lengths is not None
+            return lengths
+        joined = encoded if state.last_byte is None else torch.cat([state.last_byte, encoded], dim=1)
+        everywhere = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
+        chances = merger(joined, everywhere)[:, joined.shape[1] - encoded.shape[1] :]
+        state.open_chances.append(chances)
+        state.last_byte = encoded[:, -1:].clone()
+        if lengths is None:
+            assert isinstance(starts, LearnedStarts)
+            return starts.feed(chances[0])
+        return lengths
+
     def _pool(self, lengths: Lengths) -> Tensor:
         """Trunk states of the patches completed by the last bytes, `(1, num_patches, hidden)`."""
         state, net = self.state, self.net
         if not lengths.size:
             return net.head.project.weight.new_zeros(1, 0, net.config.hidden_size)
         total = int(lengths.sum())
-        states = state.open_bytes[0] if len(state.open_bytes) == 1 else torch.cat(state.open_bytes, dim=1)
+        states, state.open_bytes = _split_at(state.open_bytes, total)
         first = self.offset + state.num_bytes - state.open_length
         info = PositionInfo.from_patch_lengths(torch.from_numpy(lengths).to(net.device).unsqueeze(0), first, total)
-        pooled = net.pooling(states[:, :total], info)
-        trunk, state.trunk = net.trunk.stream(pooled, state.trunk)
-        state.open_bytes = [states[:, total:].clone()] if states.shape[1] > total else []
+        trunk, state.trunk = net.trunk.stream(net.pooling(states, info), state.trunk)
         state.num_patches += lengths.size
-        return trunk
+        return trunk if net.merger is None else self._smooth(trunk, info)
+
+    def _smooth(self, trunk: Tensor, info: PositionInfo) -> Tensor:
+        """`smooth_states` of the next patches of a net whose boundaries are learned."""
+        state = self.state
+        chances, state.open_chances = _split_at(state.open_chances, info.patch_ids.shape[1])
+        weights = start_weights(chances, info)
+        if state.smoothed is not None:  # the patch before, as it is: all that the new ones need of the past
+            trunk, weights = torch.cat([state.smoothed, trunk], dim=1), F.pad(weights, (1, 0), value=1.0)
+        smoothed = smooth_states(trunk, weights)[:, trunk.shape[1] - info.patch_lengths.shape[1] :]
+        state.smoothed = smoothed[:, -1:].clone()
+        return smoothed
 
     def _no_bytes(self) -> Tensor:
         return self.net.head.project.weight.new_zeros(1, 0, self.net.config.local_hidden_size)
@@ -397,6 +353,19 @@ class NetStream:
             byte_hidden_state=decoded,
             last_hidden_state=patch_states,
             patch_lengths=torch.from_numpy(lengths).unsqueeze(0),
-            known_starts=torch.from_numpy(known.copy()).unsqueeze(0),
+            known_starts=torch.from_numpy(known).unsqueeze(0),
             next_starts_patch=bool(decoded.shape[1]) and not self.state.open_bytes,
         )
+
+
+def _split_at(parts: list[Tensor], count: int) -> tuple[Tensor, list[Tensor]]:
+    """The first `count` of what lies along dimension 1, and the rest in memory of its own."""
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return joined[:, :count], [joined[:, count:].clone()] if joined.shape[1] > count else []
+
+
+def _check_for_learned(tokens: Tensor, entropies: Any) -> None:
+    if entropies is not None:
+        raise PatchingError("entropies: expected None, since the net has learned boundaries; give a patcher as well")
+    if len(tokens) and int(tokens.min()) < 0:
+        raise PatchingError("chunk: expected ids >= 0; a stream holds no PAD, cut the row at its end")

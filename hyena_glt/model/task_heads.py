@@ -1,72 +1,69 @@
-"""Heads for questions other than the next byte, and nets that carry one: states -> classes or values.
+"""Heads for questions other than the next byte: states -> classes or values, per sequence or per base.
 
-A sequence head averages byte or patch states, padding left out, and a base head answers at every byte. The nets
-save and load like `HyenaGLT`; how many labels there are, and what is averaged, stands in the configuration.
+A sequence head averages byte or patch states, padding left out; a base head answers at every byte.
 """
 
 from __future__ import annotations
 
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.errors import ConfigError, DataError
-from hyena_glt.model.hyena_glt import HyenaGLT
-from hyena_glt.model.outputs import HyenaGLTOutput
-from hyena_glt.model.sources import Piece
-from hyena_glt.model.weights import load_net, save_net
 from hyena_glt.tokens.byte_tokenizer import PAD_ID
 
 IGNORED_LABEL = PAD_ID  # a class label that the loss leaves out
 
 
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the length, padding left out.
+class TaskHead(nn.Module, ABC):
+    """Norm and projection of states, which every head has.
 
     Args:
-        states: `(batch, length, dim)`.
-        mask: `(batch, length)` bool, False in padding.
-
-    Returns:
-        `(batch, dim)`; 0 for a row without tokens.
+        dim: Width of the states.
+        num_outputs: Classes, or numbers per sequence.
     """
-    kept = states * mask.unsqueeze(-1)
-    return kept.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+
+    def __init__(self, dim: int, num_outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, bias=False)
+        self.project = nn.Linear(dim, num_outputs)
+
+    @abstractmethod
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Answers from `(batch, length, dim)` states; `mask` `(batch, length)` bool is False in padding."""
+
+    @abstractmethod
+    def loss(self, answers: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of what `forward` gave; 0 when there are no labels."""
 
 
-class SequenceClassificationHead(nn.Module):
-    """One class per sequence.
+class ClassHead(TaskHead, ABC):
+    """A head that answers with classes.
 
     Args:
         dim: Width of the states.
         num_classes: Classes.
         class_weights: Weight of each class in the loss; None: equal.
+
+    Raises:
+        ConfigError: Another number of weights than classes, or one below 0.
     """
 
     class_weights: Tensor | None
 
     def __init__(self, dim: int, num_classes: int, class_weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim, bias=False)
-        self.project = nn.Linear(dim, num_classes)
+        super().__init__(dim, num_classes)
         self.register_buffer("class_weights", _weights(class_weights, num_classes), persistent=False)
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """`(batch, num_classes)` logits from `(batch, length, dim)` states; `mask` is False in padding."""
-        return self.project(masked_mean(self.norm(states), mask))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy in nats, weighted by class; 0 when every label is ignored.
 
         Args:
-            logits: `(batch, num_classes)`.
-            labels: `(batch,)` integers in [0, num_classes), -1 where there is none.
+            logits: `(..., num_classes)`, as `forward` gives them.
+            labels: `(...)` integers in [0, num_classes), -1 where there is none, padding included.
 
         Raises:
             DataError: Another shape or type, or a label out of range.
@@ -74,7 +71,23 @@ class SequenceClassificationHead(nn.Module):
         return class_loss(logits, labels, self.class_weights)
 
 
-class SequenceRegressionHead(nn.Module):
+class SequenceClassificationHead(ClassHead):
+    """One class per sequence; arguments and loss of `ClassHead`, with `labels` `(batch,)`."""
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """`(batch, num_classes)` logits from `(batch, length, dim)` states; `mask` is False in padding."""
+        return self.project(masked_mean(self.norm(states), mask))
+
+
+class BaseLabelHead(ClassHead):
+    """One class per base; arguments and loss of `ClassHead`, with `labels` `(batch, length)`."""
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """`(batch, length, num_classes)` logits from `(batch, length, dim)` byte states; 0 in padding."""
+        return self.project(self.norm(states)) * mask.unsqueeze(-1)
+
+
+class SequenceRegressionHead(TaskHead):
     """Real numbers per sequence.
 
     Args:
@@ -83,9 +96,7 @@ class SequenceRegressionHead(nn.Module):
     """
 
     def __init__(self, dim: int, num_targets: int = 1) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim, bias=False)
-        self.project = nn.Linear(dim, num_targets)
+        super().__init__(dim, num_targets)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """`(batch, num_targets)` from `(batch, length, dim)` states; `mask` is False in padding."""
@@ -112,41 +123,18 @@ class SequenceRegressionHead(nn.Module):
         return errors.sum() / (~missing).sum().clamp_min(1)
 
 
-class BaseLabelHead(nn.Module):
-    """One class per base.
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the length, padding left out.
 
     Args:
-        dim: Width of the byte states.
-        num_classes: Classes.
-        class_weights: Weight of each class in the loss; None: equal.
+        states: `(batch, length, dim)`.
+        mask: `(batch, length)` bool, False in padding.
+
+    Returns:
+        `(batch, dim)`; 0 for a row without tokens.
     """
-
-    class_weights: Tensor | None
-
-    def __init__(self, dim: int, num_classes: int, class_weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim, bias=False)
-        self.project = nn.Linear(dim, num_classes)
-        self.register_buffer("class_weights", _weights(class_weights, num_classes), persistent=False)
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """`(batch, length, num_classes)` logits from `(batch, length, dim)` byte states; 0 in padding."""
-        return self.project(self.norm(states)) * mask.unsqueeze(-1)
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy in nats over the labelled bases, weighted by class; 0 when there are none.
-
-        Args:
-            logits: `(batch, length, num_classes)`.
-            labels: `(batch, length)` integers in [0, num_classes), -1 where there is none, padding included.
-
-        Raises:
-            DataError: Another shape or type, or a label out of range.
-        """
-        return class_loss(logits, labels, self.class_weights)
-
-
-TaskHead = SequenceClassificationHead | SequenceRegressionHead | BaseLabelHead
+    kept = states * mask.unsqueeze(-1)
+    return kept.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
 
 
 def class_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -181,158 +169,3 @@ def _weights(class_weights: Sequence[float] | None, num_classes: int) -> Tensor 
     if len(class_weights) != num_classes or min(class_weights) < 0:
         raise ConfigError(f"class_weights: expected {num_classes} numbers >= 0, got {list(class_weights)}")
     return torch.tensor(class_weights, dtype=torch.float32)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TaskOutput:
-    """What a net with a task head gives back."""
-
-    logits: Tensor  # (batch, num_labels), or (batch, length, num_labels) per base; values where it is a regression
-    net: HyenaGLTOutput
-    loss: Tensor | None = None  # of the task, plus the weighted ratio loss where boundaries are learned
-
-
-class TaskNet(nn.Module):
-    """A `HyenaGLT` with a head of its own; the byte head stays as it is and gets no gradient.
-
-    What the task never reads is frozen (`requires_grad=False`): the byte head, and with `head_pooling="patches"`
-    also the bridge and the local decoder. So every weight that wants a gradient gets one.
-
-    Args:
-        config: Of the net; `num_labels`, `head_pooling` and `class_weights` are the head's.
-        external_patcher: As for `HyenaGLT`.
-    """
-
-    reads_patches = False
-
-    def __init__(self, config: HyenaGLTConfig, external_patcher: Any | None = None) -> None:
-        super().__init__()
-        self.net = HyenaGLT(config, external_patcher)
-        self.head = self.make_head(config)
-        self._freeze_idle()
-
-    @classmethod
-    def from_net(cls, net: HyenaGLT, **changes: Any) -> Self:
-        """Put a head on a trained net, whose weights are taken over, not copied.
-
-        Args:
-            net: A net of bytes.
-            **changes: Fields of the configuration that concern the head: `num_labels`, ...
-
-        Raises:
-            ConfigError: A field that does not concern the head.
-        """
-        foreign = sorted(set(changes) - {"num_labels", "head_pooling", "class_weights"})
-        if foreign:
-            raise ConfigError(f"{foreign[0]}: expected num_labels, head_pooling or class_weights; the net is built")
-        task_net = cls(net.config.copy(**changes), net.external_patcher)
-        net.config, task_net.net = task_net.config, net
-        task_net._freeze_idle()
-        return task_net.to(net.device)
-
-    @property
-    def config(self) -> HyenaGLTConfig:
-        """Of the net and its head."""
-        return self.net.config
-
-    @property
-    def external_patcher(self) -> Any | None:
-        """Of the net."""
-        return self.net.external_patcher
-
-    def make_head(self, config: HyenaGLTConfig) -> TaskHead:
-        """The head of this task."""
-        raise NotImplementedError
-
-    def forward(
-        self, tokens: Tensor, patch_lengths: Tensor | None = None, *, labels: Tensor | None = None, **options: Any
-    ) -> TaskOutput:
-        """Run net and head.
-
-        Args:
-            tokens: `(batch, length)` byte tokens, rows padded with -1 at the end.
-            patch_lengths: As for `HyenaGLT.forward`.
-            labels: As the head's `loss` takes them.
-            **options: Of `HyenaGLT.forward`.
-        """
-        return self._answer(self.net(tokens, patch_lengths, **options), labels)
-
-    def forward_with_patching(
-        self, sequence: Piece | Sequence[Piece] | None = None, *, labels: Tensor | None = None, **options: Any
-    ) -> TaskOutput:
-        """As `HyenaGLT.forward_with_patching`, with the head."""
-        return self._answer(self.net.forward_with_patching(sequence, **options), labels)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write configuration, weights and patcher, as `HyenaGLT.save_pretrained` does."""
-        task_net: Any = self
-        save_net(task_net, folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], external_patcher: Any | None = None) -> Self:
-        """Read what `save_pretrained` of the same class wrote, in evaluation mode.
-
-        Raises:
-            ModelFileError: A file is missing or damaged, or holds another kind of net.
-        """
-        net_class: Any = cls
-        return load_net(net_class, folder, external_patcher)
-
-    def _answer(self, output: HyenaGLTOutput, labels: Tensor | None) -> TaskOutput:
-        states, mask = output.byte_hidden_state, output.positions.mask
-        if self._averages_patches:
-            states, mask = output.last_hidden_state, output.positions.patch_mask
-        logits = self.head(states.to(self.head.project.weight.dtype), mask)  # autocast ends with the net
-        loss = None if labels is None else self.head.loss(logits, labels.to(logits.device))
-        if loss is not None and output.ratio_loss is not None:
-            loss = loss + self.config.ratio_loss_weight * output.ratio_loss
-        return TaskOutput(logits=logits, net=output, loss=loss)
-
-    @property
-    def _averages_patches(self) -> bool:
-        return self.reads_patches and self.config.head_pooling == "patches"
-
-    def _freeze_idle(self) -> None:
-        self.net.head.requires_grad_(False)
-        if self._averages_patches:
-            self.net.bridge.requires_grad_(False)
-            self.net.local_decoder.requires_grad_(False)
-
-
-def pooled_size(config: HyenaGLTConfig) -> int:
-    """Width of what a sequence head averages."""
-    return config.hidden_size if config.head_pooling == "patches" else config.local_hidden_size
-
-
-class HyenaGLTForSequenceClassification(TaskNet):
-    """One of `num_labels` classes per sequence: `logits` `(batch, num_labels)`, `labels` `(batch,)`, -1 for none.
-
-    Example:
-        >>> net = HyenaGLTForSequenceClassification(HyenaGLTConfig.preset("tiny", num_labels=3))
-        >>> net(torch.tensor([[69, 71, 75]]), torch.tensor([[3]]), labels=torch.tensor([2])).logits.shape
-        torch.Size([1, 3])
-    """
-
-    reads_patches = True
-
-    def make_head(self, config: HyenaGLTConfig) -> TaskHead:
-        """A `SequenceClassificationHead`."""
-        return SequenceClassificationHead(pooled_size(config), config.num_labels, config.class_weights)
-
-
-class HyenaGLTForSequenceRegression(TaskNet):
-    """`num_labels` numbers per sequence: `logits` and `labels` `(batch, num_labels)`, NaN where there is no label."""
-
-    reads_patches = True
-
-    def make_head(self, config: HyenaGLTConfig) -> TaskHead:
-        """A `SequenceRegressionHead`."""
-        return SequenceRegressionHead(pooled_size(config), config.num_labels)
-
-
-class HyenaGLTForBaseLabels(TaskNet):
-    """One of `num_labels` classes per base: `logits` `(batch, length, num_labels)`, `labels` `(batch, length)`."""
-
-    def make_head(self, config: HyenaGLTConfig) -> TaskHead:
-        """A `BaseLabelHead`."""
-        return BaseLabelHead(config.local_hidden_size, config.num_labels, config.class_weights)

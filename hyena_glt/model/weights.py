@@ -1,4 +1,8 @@
-"""A net in a folder: configuration, weights, patcher, and a manifest of their hashes that is written last."""
+"""A net in a folder: configuration, weights, patcher, and a manifest of their hashes that is written last.
+
+The names of the files and the `model_type` in the configuration are those that Hugging Face looks for, so the same
+folder is read by `transformers` as well (see `huggingface.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import safetensors.torch
@@ -15,7 +20,7 @@ from torch import Tensor
 
 from hyena_glt.checks import build_config, parse_json
 from hyena_glt.config import HyenaGLTConfig
-from hyena_glt.errors import ConfigError, ModelFileError
+from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem
 from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ PATCHER_FILE = "patcher.json"
 MANIFEST_FILE = "manifest.json"
 FORMAT = "hyena-glt"
 FORMAT_VERSION = 1
+MODEL_TYPE = "hyena_glt"  # by this `transformers.AutoConfig` knows the configuration
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +49,7 @@ def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     check_finite(tensors, path=target / WEIGHTS_FILE)
     (target / MANIFEST_FILE).unlink(missing_ok=True)
-    _write(target / CONFIG_FILE, net.config.to_json().encode())
+    _write(target / CONFIG_FILE, config_json(net.config).encode())
     _write(target / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     names = [CONFIG_FILE, WEIGHTS_FILE, *_save_patcher(net.external_patcher, target)]
     files = {name: sha256_file(target / name) for name in names}
@@ -51,13 +57,19 @@ def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
     _write(target / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def load_net(net_class: type[Net], folder: str | os.PathLike[str], external_patcher: Any | None = None) -> Net:
+def load_net(
+    net_class: type[Net],
+    folder: str | os.PathLike[str],
+    external_patcher: Any | None = None,
+    config: HyenaGLTConfig | None = None,
+) -> Net:
     """Read a net that `save_net` wrote, in evaluation mode.
 
     Args:
         net_class: What to build.
         folder: Where it lies; no network is used.
         external_patcher: In place of the saved one.
+        config: In place of the saved one; the weights have to fit it.
 
     Raises:
         ModelFileError: A file is missing, damaged or of another version, or the weights do not fit the
@@ -65,17 +77,84 @@ def load_net(net_class: type[Net], folder: str | os.PathLike[str], external_patc
     """
     source = Path(folder)
     files = _check_manifest(source)
-    config_path, weights_path = source / CONFIG_FILE, source / WEIGHTS_FILE
-    try:
-        options = parse_json(config_path.read_bytes(), path=config_path)
-        config = build_config(HyenaGLTConfig, options)
-    except ConfigError as error:
-        raise ModelFileError(str(error), path=config_path) from None
+    saved = read_config(source / CONFIG_FILE)
     if external_patcher is None and PATCHER_FILE in files:
         external_patcher = _load_patcher(source)
-    net = net_class(config, external_patcher)
-    load_weights(net, weights_path)
+    net = net_class(config or saved, external_patcher)
+    load_weights(net, source / WEIGHTS_FILE)
     return net.eval()
+
+
+def push_net(
+    net: HyenaGLT,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload HyenaGLT",
+) -> str:
+    """Save a net into a folder and upload that to the Hugging Face hub; the repository is made where it is missing.
+
+    Args:
+        net: What to upload, with its patcher.
+        repo_id: `"user/name"`.
+        private: Whether a new repository is private; None: as the account has it.
+        token: Of the hub; None: the one that `hf auth login` stored.
+        revision: Branch that gets the commit, made where it is missing; None: the main one.
+        commit_message: Of that commit.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ConfigError: A name that the hub does not allow.
+        ModelFileError: A weight is NaN or infinite.
+        SystemProblem: No network, or the hub refused; nothing was committed.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    api = HfApi(token=token)
+    with TemporaryDirectory() as folder:
+        net.save_pretrained(folder)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        except HFValidationError as problem:
+            raise ConfigError(f"repo_id: expected 'user/name', got {repo_id!r}: {_first_line(problem)}") from None
+        except Exception as problem:  # the hub's client raises what its transport does, and that changes by version
+            raise SystemProblem(
+                f"push_to_hub: {repo_id!r} was not uploaded: {_first_line(problem)}; check the network and the token "
+                "(hf auth login), or save_pretrained(folder) and upload that folder later"
+            ) from problem
+    return str(commit.commit_url)
+
+
+def config_json(config: HyenaGLTConfig) -> str:
+    """The text of `config.json`: the fields of the configuration, and the type by which others know it."""
+    fields = {"model_type": MODEL_TYPE, **config.model_dump(mode="json")}
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def read_config(path: Path) -> HyenaGLTConfig:
+    """The configuration in a `config.json`.
+
+    Raises:
+        ModelFileError: It is no such file, of another type of model, or has unknown or wrong fields.
+    """
+    options = parse_json(path.read_bytes(), path=path)
+    kind = options.pop("model_type", MODEL_TYPE)
+    if kind != MODEL_TYPE:
+        raise ModelFileError(f"model_type: expected {MODEL_TYPE!r}, got {kind!r}", path=path)
+    try:
+        return build_config(HyenaGLTConfig, options)
+    except ConfigError as error:
+        raise ModelFileError(str(error), path=path) from None
 
 
 def load_weights(net: torch.nn.Module, path: Path) -> None:
@@ -155,6 +234,10 @@ def _load_patcher(source: Path) -> Any:
     from hyena_glt.patching import Patcher
 
     return Patcher.load(source)
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().partition("\n")[0] or type(problem).__name__
 
 
 def _write(path: Path, data: bytes) -> None:

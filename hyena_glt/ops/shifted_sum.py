@@ -1,16 +1,21 @@
 """Convolutions of a few taps as shifted multiply-adds, in either memory layout.
 
-Each tap is one pass over the signal: cheaper than a library convolution up to about 8 taps, and it needs no
-transpose when the channels come last.
+Cheaper than a library convolution up to about 8 taps, and it needs no transpose when the channels come last. On the
+CPU a compiled loop takes all taps in one pass over the signal; elsewhere each tap is a pass of its own.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+TIME_BLOCK = 2048
 
 
 def short_conv(u: Tensor, h: Tensor, *, lead: int = 0, dim: int = -1) -> Tensor:
@@ -19,7 +24,7 @@ def short_conv(u: Tensor, h: Tensor, *, lead: int = 0, dim: int = -1) -> Tensor:
     Args:
         u: `(batch, channels, length)`, or `(batch, length, channels)` with `dim=1`.
         h: `(channels, taps)`; tap `k` looks `k - lead` steps back.
-        lead: Taps that look ahead; 0 is causal.
+        lead: Taps that look ahead; 0 is causal. It may pass the last tap: then every tap looks ahead.
         dim: Dimension of the length.
 
     Returns:
@@ -44,13 +49,79 @@ class _ShortConv(torch.autograd.Function):
         u, h = ctx.saved_tensors
         taps = h.shape[-1]
         grad_u = _shifted_sum(grad, h.flip(-1), taps - 1 - ctx.lead, ctx.dim)
-        grad_h = [_tap_gradient(grad, u, tap - ctx.lead, ctx.dim) for tap in range(taps)]
-        return grad_u, torch.stack(grad_h, dim=-1), None, None
+        grad_h = torch.zeros_like(h)
+        for tap in range(taps):
+            grad_h[:, tap] = _tap_gradient(grad, u, tap - ctx.lead, ctx.dim)
+        return grad_u, grad_h, None, None
+
+
+def compiled_loops_read(*tensors: Tensor) -> bool:
+    """Whether compiled loops can read these tensors: plain ones on the CPU, all float32 or all float64."""
+    first = tensors[0].dtype
+    return (
+        first in (torch.float32, torch.float64)
+        and not torch.compiler.is_compiling()
+        and all(type(t) in (Tensor, torch.nn.Parameter) and t.is_cpu and t.dtype is first for t in tensors)
+        and not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
+    )
+
+
+def flat_memory(x: Tensor) -> NDArray[Any]:
+    """The memory from the first element of a tensor to its last, as one contiguous array; strides say what is what."""
+    reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.detach().as_strided((reach + 1,), (1,)).numpy()
 
 
 def _shifted_sum(u: Tensor, h: Tensor, lead: int, dim: int) -> Tensor:
+    if u.numel() == 0 or u.ndim != 3 or not compiled_loops_read(u, h):
+        return _sum_of_passes(u, h, lead, dim)
+    u = u if u.stride(-1) == 1 else u.contiguous()
+    y = torch.empty(u.shape, dtype=u.dtype)
+    memory, strides = flat_memory(u), (u.stride(0), u.stride(1))
+    if dim == 1:
+        sum_rows(y.numpy(), memory, strides, h.detach().T.contiguous().numpy(), lead)
+    else:
+        sum_channels(y.numpy(), memory, strides, h.detach().contiguous().numpy(), lead)
+    return y
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_rows(y, u, strides, h, lead):
+    """`y` `(batch, length, channels)` from the memory of `u` and `h` `(taps, channels)`."""
+    batch, length, channels = y.shape
+    for b in range(batch):
+        for t in range(length):
+            row = y[b, t]
+            row[:] = 0
+            for tap in range(max(t + lead - length + 1, 0), min(t + lead + 1, h.shape[0])):
+                start = b * strides[0] + (t + lead - tap) * strides[1]
+                weights, seen = h[tap], u[start : start + channels]  # slices: an index that is a sum is not vectorised
+                for c in range(channels):
+                    row[c] += weights[c] * seen[c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_channels(y, u, strides, h, lead):
+    """`y` `(batch, channels, length)` from the memory of `u` and `h` `(channels, taps)`; blocks stay in the cache."""
+    batch, channels, length = y.shape
+    for b in range(batch):
+        for c in range(channels):
+            start = b * strides[0] + c * strides[1]
+            for first in range(0, length, TIME_BLOCK):
+                last = min(first + TIME_BLOCK, length)
+                y[b, c, first:last] = 0
+                for tap in range(h.shape[1]):
+                    weight, lag = h[c, tap], tap - lead
+                    begin, end = max(first, lag), min(last, length + lag)
+                    if begin < end:
+                        row, seen = y[b, c, begin:end], u[start + begin - lag : start + end - lag]
+                        for t in range(row.size):
+                            row[t] += weight * seen[t]
+
+
+def _sum_of_passes(u: Tensor, h: Tensor, lead: int, dim: int) -> Tensor:
     weights = h.unbind(-1) if dim == 1 else h.unsqueeze(-1).unbind(-2)
-    y = u * weights[lead] if lead < len(weights) else torch.zeros_like(u)
+    y = u * weights[lead] if 0 <= lead < len(weights) else torch.zeros_like(u)
     for tap, weight in enumerate(weights):
         lag = tap - lead
         count = u.shape[dim] - abs(lag)

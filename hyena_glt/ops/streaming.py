@@ -24,8 +24,9 @@ from hyena_glt.ops.shifted_sum import short_conv
 from hyena_glt.ops.stream_state import History, PastInputs
 
 DOT_STEPS = 12  # beyond, one FFT of the history is faster (256 to 32,768 values, one AVX-512 core)
-DOT_ELEMENTS = 1 << 17
+DOT_ELEMENTS = 1 << 18
 LAG_BLOCK = 128
+FEW_TAPS = 4  # up to here adding tap by tap is faster than one product and one sum
 
 
 def stream_short_conv(u: Tensor, h: Tensor, state: PastInputs | None, *, dim: int = -1) -> tuple[Tensor, PastInputs]:
@@ -42,13 +43,27 @@ def stream_short_conv(u: Tensor, h: Tensor, state: PastInputs | None, *, dim: in
     """
     dim %= u.ndim
     kept = h.shape[-1] - 1
-    past = _no_past(u, kept, dim) if state is None else state.values
-    window = torch.cat([past.to(u.dtype), u], dim=dim)
-    left = PastInputs(values=window.narrow(dim, u.shape[dim], kept).clone())
+    past = (_no_past(u, kept, dim) if state is None else state.values).to(u.dtype)
     if u.shape[dim] == 1:
+        return _step_short_conv(u, h, past, dim)
+    window = torch.cat([past, u], dim=dim)
+    left = PastInputs(values=window.narrow(dim, u.shape[dim], kept).clone())
+    return short_conv(window, h, dim=dim).narrow(dim, kept, u.shape[dim]), left
+
+
+def _step_short_conv(u: Tensor, h: Tensor, past: Tensor, dim: int) -> tuple[Tensor, PastInputs]:
+    """One step: the inputs times their taps, all channels in one expression, and the window moved on by one."""
+    kept = past.shape[dim]
+    window = torch.cat([past, u], dim=dim)
+    left = PastInputs(values=window.narrow(dim, 1, kept).clone())
+    if kept >= FEW_TAPS:
         weights = h.flip(-1).T if dim == 1 else h.flip(-1)
         return (window * weights).sum(dim, keepdim=True), left
-    return short_conv(window, h, dim=dim).narrow(dim, kept, u.shape[dim]), left
+    inputs, taps = window.unbind(dim), h.unbind(-1)
+    y = inputs[kept] * taps[0]
+    for lag in range(1, kept + 1):
+        y = y + inputs[kept - lag] * taps[lag]
+    return y.unsqueeze(dim), left
 
 
 def _no_past(u: Tensor, kept: int, dim: int) -> Tensor:
@@ -118,6 +133,8 @@ def conv_end(values: Tensor, reversed_taps: Tensor, n: int) -> Tensor:
 def _dot_products(values: Tensor, reversed_taps: Tensor, n: int) -> Tensor:
     length, taps = values.shape[-1], reversed_taps.shape[-1]
     block = max(1, DOT_ELEMENTS // (len(values) * taps + 1))
+    if n == 1 and block >= len(reversed_taps):
+        return torch.linalg.vecdot(values[..., length - min(length, taps) :], reversed_taps).unsqueeze(-1)
     pairs = zip(values.split(block, dim=1), reversed_taps.split(block), strict=True)
     parts = []
     for part, part_taps in pairs:

@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyena_glt.checks import build_config, parse_json
+from hyena_glt.checks import build_config
 from hyena_glt.errors import ConfigError, ModelFileError
 from hyena_glt.patching.args import CalibrationRecord, PatcherArgs
 from hyena_glt.patching.rows import as_bytes, read_rows
 from hyena_glt.patching.saved import load_patcher, patcher_file
+from hyena_glt.patching.saved_json import named_beside, read_saved_json, reference_to
 from hyena_glt.patching.scan import Bools, Floats, ScanMode, ScanRule, ScoreRows
 from hyena_glt.patching.sources import fit_on_all, resolve_source, score_rows
 from hyena_glt.patching.threshold_search import Calibrated, calibrate_rule, find_threshold
@@ -267,7 +268,7 @@ def save_contig_thresholds(
     saved = patcher_file(patcher)
     content = {
         "format": CONTIGS_FORMAT,
-        "patcher": {"path": saved.name, "sha256": sha256_file(saved)},
+        "patcher": reference_to(saved),
         "contigs": {name: own.model_dump(mode="json") for name, own in contigs.items()},
         "provenance": dict(provenance or {}),
     }
@@ -288,16 +289,14 @@ def load_contig_thresholds(path: str | os.PathLike[str]) -> ContigThresholds:
         ConfigError: Options that are unknown or out of range.
     """
     source = Path(path)
-    if not source.is_file():
-        raise ModelFileError("expected saved thresholds of contigs, found no such file", path=source)
-    if source.stat().st_size > LARGEST_CONTIGS_FILE:
-        raise ModelFileError(f"expected thresholds of at most {LARGEST_CONTIGS_FILE} bytes", path=source)
-    content = parse_json(source.read_bytes(), path=source)
-    if content.get("format") != CONTIGS_FORMAT:
-        raise ModelFileError(f"format: expected {CONTIGS_FORMAT!r}, got {content.get('format')!r}", path=source)
-    if set(content) != CONTIGS_KEYS or not isinstance(content["contigs"], dict):
-        wrong = ", ".join(sorted(set(content) ^ CONTIGS_KEYS)) or "contigs"
-        raise ModelFileError(f"expected the keys {', '.join(sorted(CONTIGS_KEYS))}; wrong: {wrong}", path=source)
+    content = read_saved_json(
+        source,
+        kind="saved thresholds of contigs",
+        file_format=CONTIGS_FORMAT,
+        keys=CONTIGS_KEYS,
+        mapping="contigs",
+        largest=LARGEST_CONTIGS_FILE,
+    )
     contigs = {}
     for name, own in content["contigs"].items():
         if not isinstance(own, dict):
@@ -308,21 +307,14 @@ def load_contig_thresholds(path: str | os.PathLike[str]) -> ContigThresholds:
 
 def _patcher_beside(source: Path, reference: Any) -> Path:
     """The patcher that thresholds were made for."""
-    if not isinstance(reference, dict) or set(reference) != {"path", "sha256"}:
-        raise ModelFileError("patcher: expected a reference with path and sha256", path=source)
-    name = str(reference["path"])
-    if not name.endswith(".json") or Path(name).name != name:
-        raise ModelFileError(
-            f"patcher: expected the name of a .json file in the same folder, got {name!r}", path=source
-        )
-    place = source.with_name(name)
+    place, expected = named_beside(source, reference, key="patcher", suffix=".json")
     if not place.is_file():
         raise ModelFileError(
-            f"the patcher {name!r} that these thresholds were made for is not beside them", path=source
+            f"the patcher {place.name!r} that these thresholds were made for is not beside them", path=source
         )
-    if sha256_file(place) != reference["sha256"]:
+    if sha256_file(place) != expected:
         raise ModelFileError(
-            f"{name} is not the patcher that these thresholds were made for; calibrate again", path=source
+            f"{place.name} is not the patcher that these thresholds were made for; calibrate again", path=source
         )
     return place
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyena_glt.checks import build_config, parse_json
+from hyena_glt.checks import build_config
 from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies import MarkovEntropy, MixEntropy, NeuralEntropy
 from hyena_glt.errors import ConfigError, ModelFileError
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.bpe_network import BpePatcherNetwork, load_bpe_network
+from hyena_glt.patching.saved_json import named_beside, read_saved_json, reference_to
 from hyena_glt.patching.sources import AUTO, load_model, saved_model_path
 from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
 
@@ -62,7 +63,9 @@ def load_patcher(path: str | os.PathLike[str]) -> PatcherArgs:
         ConfigError: Options that are unknown or out of range.
     """
     source = patcher_file(path)
-    content = _read(source)
+    content = read_saved_json(
+        source, kind="a saved patcher", file_format=FORMAT, keys=KEYS, mapping="args", largest=LARGEST_FILE
+    )
     args = build_config(PatcherArgs, content["args"], place=str(source))
     model, tokenizer = content["entropy_model"], content["tokenizer"]
     if model == AUTO:
@@ -94,7 +97,7 @@ def _save_model(args: PatcherArgs, target: Path) -> dict[str, str] | str | None:
         )
     place = target.with_name(f"{target.stem}.entropy_model.safetensors")
     model.save(place, overwrite=True)
-    return _reference(place)
+    return reference_to(place)
 
 
 def _load_model(args: PatcherArgs, path: str | os.PathLike[str]) -> Any:
@@ -110,41 +113,17 @@ def _save_tokenizer(args: PatcherArgs, target: Path) -> dict[str, str] | None:
     content = find_tokenizer_file(args.model_name).read_bytes()
     with atomic_write(place, overwrite=True) as handle:
         handle.write(content)
-    return _reference(place)
-
-
-def _reference(place: Path) -> dict[str, str]:
-    return {"path": place.name, "sha256": sha256_file(place)}
-
-
-def _read(source: Path) -> dict[str, Any]:
-    if not source.is_file():
-        raise ModelFileError("expected a saved patcher, found no such file", path=source)
-    if source.stat().st_size > LARGEST_FILE:
-        raise ModelFileError(f"expected a patcher of at most {LARGEST_FILE} bytes", path=source)
-    content = parse_json(source.read_bytes(), path=source)
-    if content.get("format") != FORMAT:
-        raise ModelFileError(f"format: expected {FORMAT!r}, got {content.get('format')!r}", path=source)
-    if set(content) != KEYS or not isinstance(content["args"], dict):
-        wrong = ", ".join(sorted(set(content) ^ KEYS)) or "args"
-        raise ModelFileError(f"expected the keys {', '.join(sorted(KEYS))}; wrong: {wrong}", path=source)
-    return content
+    return reference_to(place)
 
 
 def _verified(source: Path, reference: Any) -> Path:
     """The file beside `source` that a reference names, if it has the hash that was saved."""
-    if not isinstance(reference, dict) or set(reference) != {"path", "sha256"}:
-        raise ModelFileError("expected a reference with path and sha256", path=source)
-    name = str(reference["path"])
-    if not name or Path(name).name != name or name in (".", ".."):
-        raise ModelFileError(f"path: expected the name of a file in the same folder, got {name!r}", path=source)
-    place = source.with_name(name)
+    place, expected = named_beside(source, reference)
     if not place.is_file():
         raise ModelFileError("missing; the patcher refers to it", path=place)
     found = sha256_file(place)
-    if found != reference["sha256"]:
+    if found != expected:
         raise ModelFileError(
-            f"sha256: expected {reference['sha256']}, got {found}; the file is not the one that was saved",
-            path=place,
+            f"sha256: expected {expected}, got {found}; the file is not the one that was saved", path=place
         )
     return place

@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 NO_CAP = 1 << 60  # tokens; longer than any patch
 WORD = 64
+WORDS_AT_ONCE = 128  # they stay in the fastest cache between the two loops over them
 COUNT_BLOCK = 1 << 15  # tokens per step when only counting: mask and lengths stay in the cache
 
 
@@ -25,6 +27,56 @@ def trailing_zeros(typing_context, word):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.uint64(types.uint64), generate
+
+
+def _word_of_comparison(compare):
+    """An intrinsic over a flat float32 array: `compare(builder, load)` gives the 64 truth values of a word.
+
+    `load(shift)` loads the 64 numbers that begin `shift` before the place asked for; `value` is the last argument.
+    """
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        vector = ir.VectorType(ir.FloatType(), WORD)
+
+        def load(shift):
+            index = builder.sub(arguments[1], arguments[1].type(shift))
+            place = cgutils.get_item_pointer(context, builder, signature.args[0], array, [index], wraparound=False)
+            return builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+
+        return builder.bitcast(compare(builder, load, arguments[2:]), ir.IntType(WORD))
+
+    return generate
+
+
+def _filled(builder, value):
+    """The same number 64 times."""
+    vector = ir.Constant(ir.VectorType(ir.FloatType(), WORD), ir.Undefined)
+    first = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, vector, ir.Constant(ir.VectorType(ir.IntType(32), WORD), [0] * WORD))
+
+
+@intrinsic
+def word_above(typing_context, scores, first, threshold):
+    """Bits of `scores[first + i] > threshold`, i < 64, float32."""
+    compare = _word_of_comparison(lambda b, load, given: b.fcmp_ordered(">", load(0), _filled(b, given[0])))
+    return types.uint64(scores, types.int64, types.float32), compare
+
+
+@intrinsic
+def word_rising(typing_context, scores, first, rise):
+    """Bits of `scores[first + i] - scores[first + i - 1] > rise`, i < 64, float32; `first` is at least 1."""
+    compare = _word_of_comparison(
+        lambda b, load, given: b.fcmp_ordered(">", b.fsub(load(0), load(1)), _filled(b, given[0]))
+    )
+    return types.uint64(scores, types.int64, types.float32), compare
+
+
+@intrinsic
+def word_of_nan(typing_context, scores, first):
+    """Bits of `scores[first + i]` is NaN, i < 64."""
+    compare = _word_of_comparison(lambda b, load, given: b.fcmp_unordered("uno", load(0), load(0)))
+    return types.uint64(scores, types.int64), compare
 
 
 @njit(cache=True, nogil=True)
@@ -233,33 +285,53 @@ def mark_stride_rows(row_lengths, num_next, size, overlap, starts):
         starts[row, num_starts:] = False
 
 
+# Lengths are counted by unsigned numbers here: an index that may be negative costs a comparison each time.
+
+
 @njit(cache=True, nogil=True)
-def cut_open_patch(last_start, token, cap, lengths, count):
-    """Cut the open patch wherever it reaches the cap at or before `token`."""
-    while token - last_start >= cap:
-        lengths[count] = cap
-        count += 1
-        last_start += cap
+def close_uncapped(words, first_token, last_start, lengths):
+    """As `close_words` where every start closes a patch."""
+    count = np.uint64(0)
+    for w in range(words.size):
+        word = words[w]
+        while word:
+            token = first_token + w * WORD + np.int64(trailing_zeros(word))  # type: ignore[call-arg]
+            word &= word - np.uint64(1)
+            lengths[count] = token - last_start
+            count += np.uint64(1)
+            last_start = token
     return count, last_start
 
 
 @njit(cache=True, nogil=True)
-def close_run(starts, first_token, last_start, shortest, cap, lengths):
-    """Write the lengths of the patches that end before the tokens `first_token ...`, where no start is forced.
+def close_capped(words, first_token, last_start, cap, lengths):
+    """As `close_words` with a cap and no minimum."""
+    count = np.uint64(0)
+    for w in range(words.size):
+        word = words[w]
+        while word:
+            token = first_token + w * WORD + np.int64(trailing_zeros(word))  # type: ignore[call-arg]
+            word &= word - np.uint64(1)
+            length = token - last_start
+            last_start = token
+            # The first cut without a branch: whether a patch reaches the cap is a coin toss to the processor.
+            lengths[count] = cap
+            is_cut = (cap - length) >> 63  # -1 or 0
+            count -= np.uint64(is_cut)
+            length -= cap & is_cut
+            while length > cap:
+                lengths[count] = cap
+                count += np.uint64(1)
+                length -= cap
+            lengths[count] = length
+            count += np.uint64(1)
+    return count, last_start
 
-    A start is ignored while the open patch is shorter than `shortest`; a patch that reaches `cap` is cut.
 
-    Args:
-        starts: `(n,)` bool about the tokens `first_token ... first_token + n - 1`.
-        last_start: Token at which the open patch started.
-        shortest, cap: Tokens, `1 <= shortest <= cap`; `NO_CAP` for none.
-        lengths: int64 buffer with room for the patches.
-
-    Returns:
-        `(count, last_start)`: lengths written, and the start of the patch that is open now.
-    """
-    count = 0
-    words = pack_words(starts)
+@njit(cache=True, nogil=True)
+def close_limited(words, first_token, last_start, shortest, cap, lengths):
+    """As `close_words` with a cap and a minimum."""
+    count = np.uint64(0)
     for w in range(words.size):
         word = words[w]
         while word:
@@ -267,14 +339,50 @@ def close_run(starts, first_token, last_start, shortest, cap, lengths):
             word &= word - np.uint64(1)
             while token - last_start > cap:
                 lengths[count] = cap
-                count += 1
+                count += np.uint64(1)
                 last_start += cap
-            if token - last_start < shortest:
-                continue
-            lengths[count] = token - last_start
-            count += 1
-            last_start = token
-    return cut_open_patch(last_start, first_token + starts.size - 1, cap, lengths, count)
+            if token - last_start >= shortest:
+                lengths[count] = token - last_start
+                count += np.uint64(1)
+                last_start = token
+    return count, last_start
+
+
+@njit(cache=True, nogil=True)
+def close_words(words, size, first_token, last_start, shortest, cap, lengths):
+    """Write the lengths of the patches that end before the tokens `first_token ...`, where no start is forced.
+
+    A start is ignored while the open patch is shorter than `shortest`; a patch that reaches `cap` is cut.
+
+    Args:
+        words: uint64; bit `i` of word `w` says whether token `first_token + WORD * w + i` starts a patch. Work space.
+        size: Tokens that the words are about.
+        last_start: Token at which the open patch started.
+        shortest, cap: Tokens, `1 <= shortest <= cap`; `NO_CAP` for none.
+        lengths: int64 buffer with room for the patches.
+
+    Returns:
+        `(count, last_start)`: lengths written, and the start of the patch that is open now.
+    """
+    if words.size and last_start == first_token:
+        words[0] &= ~np.uint64(1)  # the open patch starts here already
+    if shortest > 1:
+        count, last_start = close_limited(words, first_token, last_start, shortest, cap, lengths)
+    elif cap < NO_CAP:
+        count, last_start = close_capped(words, first_token, last_start, cap, lengths)
+    else:
+        count, last_start = close_uncapped(words, first_token, last_start, lengths)
+    while first_token + size - 1 - last_start >= cap:
+        lengths[count] = cap
+        count += np.uint64(1)
+        last_start += cap
+    return np.int64(count), last_start
+
+
+@njit(cache=True, nogil=True)
+def close_run(starts, first_token, last_start, shortest, cap, lengths):
+    """As `close_words`, with the starts as `(n,)` bool."""
+    return close_words(pack_words(starts), starts.size, first_token, last_start, shortest, cap, lengths)
 
 
 @njit(cache=True, nogil=True)
@@ -375,40 +483,81 @@ def count_rows(scores, forced, row_ends, threshold, rise, by_rise, always, never
 
 
 @njit(cache=True, nogil=True)
+def score_words(scores, begin, end, threshold, rise, by_rise, always, never, words):
+    """Decisions `begin ... end - 1` of an entropy rule as bits, those of 64 scores in each word.
+
+    Args:
+        scores: `(n,)` float32 from the first token of the sequence on.
+        threshold, rise, by_rise, always, never: As in `mark_scores`.
+        words: `(ceil((end - begin) / WORD),)` uint64, written.
+
+    Returns:
+        True when a score is NaN.
+    """
+    one, has_nan = np.uint64(1), False
+    for w in range(words.size):
+        first = begin + w * WORD
+        stop = min(first + WORD, end)
+        if stop - first == WORD and (first > 0 or not by_rise):
+            word = word_above(scores, first, threshold)  # type: ignore[call-arg]
+            if by_rise:
+                word &= word_rising(scores, first, rise)  # type: ignore[call-arg]
+            has_nan |= word_of_nan(scores, first) != 0  # type: ignore[call-arg]
+        else:
+            word = np.uint64(0)
+            for i in range(first, stop):
+                score, previous = scores[i], scores[max(i - 1, 0)]
+                decision = (score > threshold) & ((not by_rise) | (score - previous > rise))
+                word |= np.uint64(decision) << np.uint64(i - first)
+                has_nan |= score != score
+        for i in range(first, min(always, stop)):
+            word |= one << np.uint64(i - first)
+        if first <= never < stop:
+            word &= ~(one << np.uint64(never - first))
+        words[w] = word
+    return has_nan
+
+
+@njit(cache=True, nogil=True)
 def patch_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, always, never, shortest, cap):
-    """Patch lengths of rows under an entropy rule, in one pass: no mask of the batch, no second kernel.
+    """Patch lengths of rows under an entropy rule, in one pass.
 
     Returns:
         `(has_nan, lengths)`: True when a score is NaN, and `(batch, most patches)` int64, right-padded with 0.
     """
     batch = scores.shape[0]
-    marks = np.empty(scores.shape[1] + num_next, np.bool_)
-    flat = np.empty(2 * marks.size + batch, np.int64)
-    counts = np.empty(batch, np.int64)
+    words = np.empty(WORDS_AT_ONCE, np.uint64)
+    flat = np.empty(scores.size // 4 + 4 * WORDS_AT_ONCE * WORD, np.int64)
+    counts = np.zeros(batch, np.int64)
     has_nan = False
     total = 0
     for row in range(batch):
-        num_tokens = row_lengths[row] + num_next
-        counts[row] = 0
+        num_tokens, before, last_start = row_lengths[row] + num_next, total, 0
+        for first in range(0, num_tokens - 1, WORDS_AT_ONCE * WORD):
+            flat = with_room(flat, total)
+            size = min(WORDS_AT_ONCE * WORD, num_tokens - 1 - first)
+            here = words[: (size + WORD - 1) // WORD]
+            has_nan |= score_words(scores[row], first, first + size, threshold, rise, by_rise, always, never, here)
+            count, last_start = close_words(here, size, first + 1, last_start, shortest, cap, flat[total:])
+            total += count
         if num_tokens > 0:
-            starts = marks[: num_tokens - 1]
-            if starts.size:
-                used = scores[row, : starts.size]
-                has_nan |= mark_scores(used, 0, used[0], threshold, rise, by_rise, always, never, starts)
-            if row_lengths[row] > 0:
-                has_nan |= np.isnan(scores[row, row_lengths[row] - 1])
-            if flat.size < total + marks.size + 1:
-                larger = np.empty(2 * flat.size, np.int64)
-                larger[:total] = flat[:total]
-                flat = larger
-            here = flat[total:]
-            count, last_start = close_run(starts, 1, 0, shortest, cap, here)
-            here[count] = num_tokens - last_start
-            counts[row] = count + 1
-            total += count + 1
-    most = 0
-    for row in range(batch):
-        most = max(most, counts[row])
-    lengths = np.empty((batch, most), np.int64)
+            flat = with_room(flat, total)
+            has_nan |= row_lengths[row] > 0 and np.isnan(scores[row, row_lengths[row] - 1])
+            flat[total] = num_tokens - last_start
+            total += 1
+        counts[row] = total - before
+    if batch == 1:
+        return has_nan, flat[:total].reshape(1, total)
+    lengths = np.empty((batch, counts.max() if batch else 0), np.int64)
     pad_rows(flat, counts, lengths)
     return has_nan, lengths
+
+
+@njit(cache=True, nogil=True)
+def with_room(flat, used):
+    """The same lengths, with room for those that the next words make and one more."""
+    if flat.size >= used + 2 * WORDS_AT_ONCE * WORD:
+        return flat
+    larger = np.empty(2 * flat.size, np.int64)
+    larger[:used] = flat[:used]
+    return larger

@@ -25,17 +25,10 @@ from hyena_glt.patching.scan import Scanner, ScanRule
 from hyena_glt.positions.position_info import PositionInfo
 from hyena_glt.tokens import ByteTokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = 1e-9  # of float64 nets
 LIMITS = [(None, None), (None, 5), (3, None), (2, 6), (4, 4)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small lose time to a second thread, most of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batch_of(rows: list[str]) -> torch.Tensor:

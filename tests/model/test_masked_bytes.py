@@ -12,20 +12,13 @@ from hyena_glt.model import MASK_ID, mask_bytes, static_patch_lengths
 from hyena_glt.sequences.alphabets import get_alphabet
 from hyena_glt.tokens import ByteTokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SYMBOLS = {"dna": "ACGTacgtUN", "rna": "ACGUacguTN", "protein": "ACDEFGHIKLMNPQRSTVWYacdX*"}
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small lose time to a second thread, most of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batch_of(rows: list[str]) -> torch.Tensor:

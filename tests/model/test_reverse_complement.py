@@ -23,18 +23,11 @@ from hyena_glt.patching import Patcher
 from hyena_glt.sequences.alphabets import reverse_complement
 from hyena_glt.tokens import ByteTokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = 1e-12  # of float64 nets
 DNA_ROWS = st.lists(st.text("ACGTNRYacgtn", max_size=24), min_size=1, max_size=3)
 VOCABULARIES = [{}, {"alphabet": "dna"}, {"genomic_vocab_size": 4}, {"genomic_vocab_size": 4, "alphabet": "rna"}]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small lose time to a second thread, most of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batch_of(rows: list[str]) -> torch.Tensor:

@@ -10,14 +10,7 @@ from hyena_glt.layers import ExplicitFilter, ExponentialFilter, ImplicitFilter
 from hyena_glt.layers.hyena_filter import SummedFilter
 from hyena_glt.model import HyenaTrunk
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Steps of a stream are too small for threads, which then wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_filters_follow_the_layout_in_order(small_config):

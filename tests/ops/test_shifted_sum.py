@@ -28,7 +28,10 @@ def test_both_layouts_equal_the_definition(length, taps, lead):
 
 
 @pytest.mark.parametrize("dim", [-1, 1])
-@pytest.mark.parametrize(("length", "taps", "lead"), [(6, 3, 0), (6, 3, 1), (2, 7, 3), (9, 7, 0)])
+@pytest.mark.parametrize(
+    ("length", "taps", "lead"),
+    [(6, 3, 0), (6, 3, 1), (2, 7, 3), (9, 7, 0), (6, 2, 2), (6, 3, 5), (6, 0, 0), (0, 3, 1), (0, 0, 0)],
+)
 def test_gradients_are_those_of_the_sum(dim, length, taps, lead):
     u, h = signal_and_filter(length, taps)
     u = u if dim == -1 else u.transpose(1, 2)
