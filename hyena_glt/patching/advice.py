@@ -6,7 +6,8 @@ import os
 import sys
 import warnings
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from hyena_glt.config import DEFAULT_THRESHOLD, PatchingModeEnum
 from hyena_glt.patching.args import PatcherArgs
@@ -55,18 +56,20 @@ class Adviser:
                 "none: use calibrate(..., target_mean_length=16)",
             )
 
-    def about_starts(self, args: PatcherArgs, rows: TokenRows, starts: Tensor) -> None:
+    def about_split(self, args: PatcherArgs, rows: TokenRows, is_split: NDArray[np.bool_]) -> None:
         """Advice about modes that find nothing to split at.
 
         Args:
             args: Options.
             rows: The tokens.
-            starts: `(batch, length)` bool, starts under the rule alone.
+            is_split: `(batch,)` bool, whether the rule alone makes any token but the first two start a patch; the
+                first `LOOK_AT_ROWS` rows are enough.
         """
         splits = args.patching_mode in (PatchingModeEnum.space, PatchingModeEnum.bpe)
         if not splits or args.delimiter_chars is not None or args.model_name is not None:
             return
-        if "unsplit" not in self._given and _has_unsplit_row(rows, starts) and looks_like_dna(rows):
+        unsplit = ~is_split[:LOOK_AT_ROWS] & (rows.lengths[:LOOK_AT_ROWS] > 2)
+        if "unsplit" not in self._given and unsplit.any() and looks_like_dna(rows):
             self.give(
                 "unsplit",
                 f"{args.patching_mode} mode found nothing to split bases at: a row became one patch of 1 and "
@@ -80,11 +83,6 @@ def _frames_inside() -> int:
     while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == os.path.dirname(__file__):
         frame, level = frame.f_back, level + 1
     return level
-
-
-def _has_unsplit_row(rows: TokenRows, starts: Tensor) -> bool:
-    split = starts[:LOOK_AT_ROWS, 2:].cpu().numpy().any(axis=1)
-    return bool((~split & (rows.lengths[:LOOK_AT_ROWS] > 2)).any())
 
 
 def looks_like_dna(rows: TokenRows) -> bool:

@@ -16,7 +16,7 @@ from hyena_glt.patching import scan_kernels as kernels
 from hyena_glt.patching.patch_lengths import patch_lengths_from_start_mask, split_large_numbers
 from hyena_glt.patching.rows import TokenRows
 from hyena_glt.patching.scan import Bools, Lengths, score_rule
-from hyena_glt.patching.start_masks import StartRequest, refuse_nan
+from hyena_glt.patching.start_masks import StartRequest, refuse_nan, token_classes
 
 
 class RowPatches(NamedTuple):
@@ -54,22 +54,39 @@ def _ones(row_ends: Lengths, width: int) -> Tensor:
     return torch.from_numpy(inside[:, : int(row_ends.max(initial=0))].astype(np.int64))
 
 
-def patch_in_one_pass(request: StartRequest) -> Tensor | None:
-    """Patch lengths, laid out, where a score rule runs on the CPU and nothing else needs the starts; None elsewhere.
+class PatchedAtOnce(NamedTuple):
+    """What `patch_in_one_pass` finds."""
+
+    lengths: Tensor  # (batch, num_patches) int64, right-padded with 0
+    is_split: Bools | None  # (batch,) whether the tokens make any but the first two start a patch; None: by scores
+
+
+def patch_in_one_pass(request: StartRequest) -> PatchedAtOnce | None:
+    """Patch lengths where a score or token rule runs on the CPU and nothing else needs the starts; None elsewhere.
 
     Raises:
         PatchingError: NaN in the scores.
     """
-    args, scores = request.args, request.scores
-    if scores is None or request.threshold is None or scores.device.type != "cpu":
+    args, rows, num_next = request.args, request.rows, request.num_next
+    if rows.tokens.device.type != "cpu":
         return None
-    rule = score_rule(request.threshold, args.threshold_add, args.monotonicity)
-    shortest, cap = args.min_patch_length or 1, args.max_patch_length or kernels.NO_CAP
-    values = scores.numpy()
-    has_nan, lengths = kernels.patch_score_rows(values, request.rows.lengths, request.num_next, *rule, shortest, cap)
-    if has_nan:
-        refuse_nan(values)
-    return torch.from_numpy(lengths)
+    limits = args.min_patch_length or 1, args.max_patch_length or kernels.NO_CAP
+    if request.scores is not None and request.threshold is not None:
+        values = request.scores.numpy()
+        rule = score_rule(request.threshold, args.threshold_add, args.monotonicity)
+        has_nan, lengths = kernels.patch_score_rows(values, rows.lengths, num_next, *rule, *limits)
+        if has_nan:
+            refuse_nan(values)
+        return PatchedAtOnce(torch.from_numpy(lengths), None)
+    if request.given is None and args.patching_mode in (PatchingModeEnum.bpe, PatchingModeEnum.space):
+        classes, always = token_classes(args)
+        next_starts = args.patching_mode is PatchingModeEnum.space
+        tokens = rows.tokens.numpy()
+        is_split, lengths = kernels.patch_class_rows(
+            tokens, rows.lengths, num_next, classes.numpy(), always, next_starts, *limits
+        )
+        return PatchedAtOnce(torch.from_numpy(lengths), is_split)
+    return None
 
 
 def no_columns(batch: int) -> Bools:

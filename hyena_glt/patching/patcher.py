@@ -22,7 +22,7 @@ from hyena_glt.checks import build_config
 from hyena_glt.config import PatchingModeEnum
 from hyena_glt.entropies import entropy
 from hyena_glt.errors import ConfigError, PatchingError
-from hyena_glt.patching.advice import Adviser
+from hyena_glt.patching.advice import LOOK_AT_ROWS, Adviser
 from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.batch_lengths import close_starts, lay_out, no_columns, patch_in_one_pass
 from hyena_glt.patching.bpe_starts import predict_delimiters
@@ -253,12 +253,14 @@ class Patcher:
         if not wants_known and (scored is None or scored.forced is None):
             at_once = patch_in_one_pass(request)
             if at_once is not None:
+                if at_once.is_split is not None:
+                    self._adviser.about_split(self.args, rows, at_once.is_split)
                 clock.lap("find_entropy_patch_start_ids")
                 clock.lap("patch_lengths_from_start_ids")
                 clock.lap("postprocessing_patch_lengths", rows)
-                return PatchedRows(at_once, request.scores, NO_STARTS)
+                return PatchedRows(at_once.lengths, request.scores, NO_STARTS)
         starts = find_starts(request)
-        self._adviser.about_starts(self.args, rows, starts)
+        self._adviser.about_split(self.args, rows, starts[:LOOK_AT_ROWS, 2:].any(dim=1).cpu().numpy())
         clock.lap("find_entropy_patch_start_ids")
         known = np.ones(rows.tokens.shape, np.bool_) if wants_known else no_columns(rows.lengths.size)
         closed = close_starts(request, starts, scored and scored.forced, known)

@@ -7,6 +7,8 @@ score: decision `i` says whether token `i + 1` starts a patch. Token 0 always do
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -15,7 +17,7 @@ from numba.extending import intrinsic
 
 NO_CAP = 1 << 60  # tokens; longer than any patch
 WORD = 64
-WORDS_AT_ONCE = 128  # they stay in the fastest cache between the two loops over them
+CLOSED_AT_ONCE = 128  # words between two looks at the room for lengths
 COUNT_BLOCK = 1 << 15  # tokens per step when only counting: mask and lengths stay in the cache
 
 
@@ -30,19 +32,19 @@ def trailing_zeros(typing_context, word):
 
 
 def _word_of_comparison(compare):
-    """An intrinsic over a flat float32 array: `compare(builder, load)` gives the 64 truth values of a word.
+    """Code of an intrinsic over a flat array: `compare(builder, load, given)` gives the 64 truth values of a word.
 
-    `load(shift)` loads the 64 numbers that begin `shift` before the place asked for; `value` is the last argument.
+    `load(shift)` loads the 64 numbers that begin `shift` before the place asked for; `given` are the arguments behind.
     """
 
     def generate(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        vector = ir.VectorType(ir.FloatType(), WORD)
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), WORD)
 
         def load(shift):
             index = builder.sub(arguments[1], arguments[1].type(shift))
             place = cgutils.get_item_pointer(context, builder, signature.args[0], array, [index], wraparound=False)
-            return builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+            return builder.load(builder.bitcast(place, vector.as_pointer()), align=1)
 
         return builder.bitcast(compare(builder, load, arguments[2:]), ir.IntType(WORD))
 
@@ -51,20 +53,20 @@ def _word_of_comparison(compare):
 
 def _filled(builder, value):
     """The same number 64 times."""
-    vector = ir.Constant(ir.VectorType(ir.FloatType(), WORD), ir.Undefined)
+    vector = ir.Constant(ir.VectorType(value.type, WORD), ir.Undefined)
     first = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, vector, ir.Constant(ir.VectorType(ir.IntType(32), WORD), [0] * WORD))
 
 
 @intrinsic
-def word_above(typing_context, scores, first, threshold):
+def _word_above(typing_context, scores, first, threshold):
     """Bits of `scores[first + i] > threshold`, i < 64, float32."""
     compare = _word_of_comparison(lambda b, load, given: b.fcmp_ordered(">", load(0), _filled(b, given[0])))
     return types.uint64(scores, types.int64, types.float32), compare
 
 
 @intrinsic
-def word_rising(typing_context, scores, first, rise):
+def _word_rising(typing_context, scores, first, rise):
     """Bits of `scores[first + i] - scores[first + i - 1] > rise`, i < 64, float32; `first` is at least 1."""
     compare = _word_of_comparison(
         lambda b, load, given: b.fcmp_ordered(">", b.fsub(load(0), load(1)), _filled(b, given[0]))
@@ -73,10 +75,24 @@ def word_rising(typing_context, scores, first, rise):
 
 
 @intrinsic
-def word_of_nan(typing_context, scores, first):
+def _word_of_nan(typing_context, scores, first):
     """Bits of `scores[first + i]` is NaN, i < 64."""
     compare = _word_of_comparison(lambda b, load, given: b.fcmp_unordered("uno", load(0), load(0)))
     return types.uint64(scores, types.int64), compare
+
+
+@intrinsic
+def _word_equal(typing_context, kinds, first, kind):
+    """Bits of `kinds[first + i] == kind`, i < 64, uint8."""
+    compare = _word_of_comparison(lambda b, load, given: b.icmp_unsigned("==", load(0), _filled(b, given[0])))
+    return types.uint64(kinds, types.int64, types.uint8), compare
+
+
+# Called without the first argument: the typing context is the compiler's.
+word_above: Any = _word_above
+word_rising: Any = _word_rising
+word_of_nan: Any = _word_of_nan
+word_equal: Any = _word_equal
 
 
 @njit(cache=True, nogil=True)
@@ -249,7 +265,7 @@ def look_up(tokens, classes, kinds):
     """`kinds[i]` is the class of `tokens[i]`; tokens past the table have the class of its last entry."""
     last = classes.size - 1
     for i in range(tokens.size):
-        kinds[i] = classes[min(tokens[i], last)]
+        kinds[i] = classes[np.uint64(min(tokens[i], last))]
 
 
 @njit(cache=True, nogil=True)
@@ -482,81 +498,155 @@ def count_rows(scores, forced, row_ends, threshold, rise, by_rise, always, never
     return total
 
 
+# One pass from scores or tokens to patch lengths, without a mask: bit `i` of a row's words says whether token `i + 1`
+# starts a patch, and bits behind the row's end are 0.
+
+
 @njit(cache=True, nogil=True)
-def score_words(scores, begin, end, threshold, rise, by_rise, always, never, words):
-    """Decisions `begin ... end - 1` of an entropy rule as bits, those of 64 scores in each word.
+def score_words(scores, row_lengths, num_next, threshold, rise, by_rise, always, never, words):
+    """Decisions of an entropy rule as bits.
 
     Args:
-        scores: `(n,)` float32 from the first token of the sequence on.
+        scores: `(batch, length)` float32.
+        row_lengths: `(batch,)` int64.
+        num_next: 1 where rows are one token longer than their scores, else 0.
         threshold, rise, by_rise, always, never: As in `mark_scores`.
-        words: `(ceil((end - begin) / WORD),)` uint64, written.
+        words: `(batch, words)` uint64, written.
 
     Returns:
         True when a score is NaN.
     """
     one, has_nan = np.uint64(1), False
-    for w in range(words.size):
-        first = begin + w * WORD
-        stop = min(first + WORD, end)
-        if stop - first == WORD and (first > 0 or not by_rise):
-            word = word_above(scores, first, threshold)  # type: ignore[call-arg]
-            if by_rise:
-                word &= word_rising(scores, first, rise)  # type: ignore[call-arg]
-            has_nan |= word_of_nan(scores, first) != 0  # type: ignore[call-arg]
-        else:
-            word = np.uint64(0)
-            for i in range(first, stop):
-                score, previous = scores[i], scores[max(i - 1, 0)]
-                decision = (score > threshold) & ((not by_rise) | (score - previous > rise))
-                word |= np.uint64(decision) << np.uint64(i - first)
-                has_nan |= score != score
-        for i in range(first, min(always, stop)):
-            word |= one << np.uint64(i - first)
-        if first <= never < stop:
-            word &= ~(one << np.uint64(never - first))
-        words[w] = word
+    for row in range(scores.shape[0]):
+        used, end = scores[row], row_lengths[row] + num_next - 1
+        for w in range(words.shape[1]):
+            first = w * WORD
+            stop = min(first + WORD, end)
+            if stop - first == WORD and (first > 0 or not by_rise):
+                word = word_above(used, first, threshold)
+                if by_rise:
+                    word &= word_rising(used, first, rise)
+                has_nan |= word_of_nan(used, first) != 0
+            else:
+                word = np.uint64(0)
+                for i in range(first, stop):
+                    score, previous = used[i], used[max(i - 1, 0)]
+                    decision = (score > threshold) & ((not by_rise) | (score - previous > rise))
+                    word |= np.uint64(decision) << np.uint64(i - first)
+                    has_nan |= score != score
+            for i in range(first, min(always, stop)):
+                word |= one << np.uint64(i - first)
+            if first <= never < stop:
+                word &= ~(one << np.uint64(never - first))
+            words[row, w] = word
+        has_nan |= row_lengths[row] > 0 and np.isnan(used[row_lengths[row] - 1])
     return has_nan
 
 
 @njit(cache=True, nogil=True)
+def class_words(tokens, row_lengths, num_next, classes, always, next_starts, words):
+    """Decisions by the class of tokens as bits: 2 ends a patch, 1 ends it where the token before is of class 0.
+
+    Args:
+        tokens: `(batch, length)` integers >= 0 within each row.
+        row_lengths, num_next: As in `score_words`.
+        classes: `(260,)` uint8 by token.
+        always: Tokens at the start of a row that start a patch whatever the classes.
+        next_starts: Whether the token after a row may start a patch.
+        words: `(batch, words)` uint64, written.
+    """
+    one = np.uint64(1)
+    kinds = np.zeros(1 + words.shape[1] * WORD, np.uint8)  # of the token before the row, and of the row's
+    for row in range(tokens.shape[0]):
+        end = row_lengths[row] + num_next - 1
+        look_up(tokens[row, : max(end, 0)], classes, kinds[1:])
+        for w in range(words.shape[1]):
+            first = w * WORD
+            word = word_equal(kinds, first + 1, np.uint8(2))
+            run_ends = word_equal(kinds, first + 1, np.uint8(1))
+            word |= run_ends & word_equal(kinds, first, np.uint8(0))
+            inside = min(max(end - first, 0), WORD)
+            if inside < WORD:
+                word &= (one << np.uint64(inside)) - one
+            for i in range(first, min(always - 1, end)):
+                word |= one << np.uint64(i - first)
+            last = row_lengths[row] - 1
+            if not next_starts and max(first, always - 1) <= last < min(first + WORD, end):
+                word &= ~(one << np.uint64(last - first))
+            words[row, w] = word
+
+
+@njit(cache=True, nogil=True)
 def patch_score_rows(scores, row_lengths, num_next, threshold, rise, by_rise, always, never, shortest, cap):
-    """Patch lengths of rows under an entropy rule, in one pass.
+    """Patch lengths of rows under an entropy rule; arguments as in `score_words` and `close_words`.
 
     Returns:
         `(has_nan, lengths)`: True when a score is NaN, and `(batch, most patches)` int64, right-padded with 0.
     """
-    batch = scores.shape[0]
-    words = np.empty(WORDS_AT_ONCE, np.uint64)
-    flat = np.empty(scores.size // 4 + 4 * WORDS_AT_ONCE * WORD, np.int64)
+    words = np.empty((scores.shape[0], num_words(scores.shape[1] + num_next)), np.uint64)
+    has_nan = score_words(scores, row_lengths, num_next, threshold, rise, by_rise, always, never, words)
+    return has_nan, close_word_rows(words, row_lengths + num_next, shortest, cap)
+
+
+@njit(cache=True, nogil=True)
+def patch_class_rows(tokens, row_lengths, num_next, classes, always, next_starts, shortest, cap):
+    """Patch lengths of rows by the class of tokens; arguments as in `class_words` and `close_words`.
+
+    Returns:
+        `(is_split, lengths)`: `(batch,)` bool, whether the classes make any token but the first two start a patch, and
+        `(batch, most patches)` int64, right-padded with 0.
+    """
+    words = np.empty((tokens.shape[0], num_words(tokens.shape[1] + num_next)), np.uint64)
+    class_words(tokens, row_lengths, num_next, classes, always, next_starts, words)
+    is_split = np.empty(tokens.shape[0], np.bool_)
+    for row in range(tokens.shape[0]):
+        is_split[row] = (words[row, 0] > 1) | words[row, 1:].any()
+    return is_split, close_word_rows(words, row_lengths + num_next, shortest, cap)
+
+
+@njit(cache=True, nogil=True)
+def num_words(width):
+    """Words for the decisions of rows of `width` tokens, at least 1."""
+    return max((width - 1 + WORD - 1) // WORD, 1)
+
+
+@njit(cache=True, nogil=True)
+def close_word_rows(words, row_ends, shortest, cap):
+    """Patch lengths of every row, `(batch, most patches)` int64, right-padded with 0.
+
+    Args:
+        words: `(batch, words)` uint64.
+        row_ends: `(batch,)` int64 tokens of each row.
+        shortest, cap: As in `close_words`.
+    """
+    batch = row_ends.size
+    flat = np.empty(words.size * WORD // 4 + 4 * CLOSED_AT_ONCE * WORD, np.int64)
     counts = np.zeros(batch, np.int64)
-    has_nan = False
     total = 0
     for row in range(batch):
-        num_tokens, before, last_start = row_lengths[row] + num_next, total, 0
-        for first in range(0, num_tokens - 1, WORDS_AT_ONCE * WORD):
+        before, last_start, decisions = total, 0, row_ends[row] - 1
+        for first in range(0, decisions, CLOSED_AT_ONCE * WORD):
             flat = with_room(flat, total)
-            size = min(WORDS_AT_ONCE * WORD, num_tokens - 1 - first)
-            here = words[: (size + WORD - 1) // WORD]
-            has_nan |= score_words(scores[row], first, first + size, threshold, rise, by_rise, always, never, here)
+            size = min(CLOSED_AT_ONCE * WORD, decisions - first)
+            here = words[row, first // WORD : (first + size + WORD - 1) // WORD]
             count, last_start = close_words(here, size, first + 1, last_start, shortest, cap, flat[total:])
             total += count
-        if num_tokens > 0:
+        if row_ends[row] > 0:
             flat = with_room(flat, total)
-            has_nan |= row_lengths[row] > 0 and np.isnan(scores[row, row_lengths[row] - 1])
-            flat[total] = num_tokens - last_start
+            flat[total] = row_ends[row] - last_start
             total += 1
         counts[row] = total - before
     if batch == 1:
-        return has_nan, flat[:total].reshape(1, total)
+        return flat[:total].reshape(1, total)
     lengths = np.empty((batch, counts.max() if batch else 0), np.int64)
     pad_rows(flat, counts, lengths)
-    return has_nan, lengths
+    return lengths
 
 
 @njit(cache=True, nogil=True)
 def with_room(flat, used):
     """The same lengths, with room for those that the next words make and one more."""
-    if flat.size >= used + 2 * WORDS_AT_ONCE * WORD:
+    if flat.size >= used + 2 * CLOSED_AT_ONCE * WORD:
         return flat
     larger = np.empty(2 * flat.size, np.int64)
     larger[:used] = flat[:used]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from hyena_glt.cli.runtime import prefetched, progress
+from hyena_glt.cli import runtime
+from hyena_glt.cli.runtime import prefetched, progress, progress_by_share
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -42,3 +44,19 @@ def test_progress_is_silent_without_a_terminal(capsys):
     with progress("working", 10) as advance:
         advance(5)
     assert capsys.readouterr() == ("", "")
+
+
+def test_shares_become_steps_that_add_up(monkeypatch):
+    steps = []
+
+    @contextmanager
+    def recorded(step, total, unit):
+        steps.append((step, total, unit))
+        yield steps.append
+
+    monkeypatch.setattr(runtime, "progress", recorded)
+    with progress_by_share("training", 7, "steps") as show:
+        for share in (0.0, 0.2, 0.2, 0.55, 1.0):
+            show(share, 1.25)
+    assert steps[0] == ("training", 7, "steps")
+    assert steps[1:] == [0, 1, 0, 3, 3]

@@ -39,3 +39,11 @@ def test_regions_limit_what_is_patched_not_what_is_learned_from(genome):
         assert names(source) == [("sim_plasmid", 4, True)]
         assert {block.name for block in source.all_blocks()} == {"sim_chr1", "sim_plasmid"}
     assert source.provenance().details["input"] == str(genome)
+
+
+def test_contigs_are_whole_whatever_the_blocks(genome):
+    with open_genome(genome, "dna") as source, open_genome(genome, "dna", block_size=1000) as small:
+        whole = list(source.contigs())
+        assert list(small.contigs()) == whole
+        assert sum(map(len, whole)) == sum(len(block.sequence) for block in small.all_blocks())
+    assert len(whole) == 2
