@@ -20,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hyena_glt.errors import ConfigError
+from hyena_glt.errors import ConfigError, PatchingError
 from hyena_glt.model.inputs import PatchedTokens, check_tokens
 from hyena_glt.model.sources import Piece, encode_rows
+from hyena_glt.patching.args import PatcherArgs
 from hyena_glt.patching.patch_lengths import lay_out_rows, patch_lengths_from_start_mask, split_large_numbers
+from hyena_glt.patching.pieces import Pieces, cut_pieces
 from hyena_glt.positions.position_info import PositionInfo, patch_ids_from_lengths
 from hyena_glt.tokens.byte_tokenizer import PAD_ID
 
@@ -277,6 +279,16 @@ class LearnedPatcher:
     def patch_with_starts(self, tokens: Piece | Sequence[Piece]) -> PatchedTokens:
         """As `patch`, with the starts that the byte before could know of."""
         return cut_tokens(self.net.merger, *self._probabilities(tokens))
+
+    def patch_with_boundaries(self, sequence: Piece) -> tuple[Pieces, Tensor]:
+        """The pieces of one sequence, and where they begin; as `Patcher.patch_with_boundaries`.
+
+        Raises:
+            PatchingError: No str, bytes or 1-D tokens.
+        """
+        if isinstance(sequence, list | tuple):
+            raise PatchingError("sequence: expected one str, bytes or 1-D tokens, got a list; use patch for many")
+        return cut_pieces(sequence, self.patch([sequence])[0][0].cpu(), PatcherArgs())
 
     def _probabilities(self, tokens: Piece | Sequence[Piece]) -> tuple[Tensor, Tensor | None]:
         rows = encode_rows(tokens).to(self.net.device)

@@ -356,9 +356,7 @@ class HyenaGLT(nn.Module):
             ModelFileError: A weight is NaN or infinite.
             SystemProblem: No network, or the hub refused.
         """
-        return push_net(
-            self, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
-        )
+        return push_net(self, repo_id, private=private, token=token, revision=revision, commit_message=commit_message)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], external_patcher: Any | None = None) -> Self:

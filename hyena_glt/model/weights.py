@@ -145,9 +145,13 @@ def read_config(path: Path) -> HyenaGLTConfig:
     """The configuration in a `config.json`.
 
     Raises:
-        ModelFileError: It is no such file, of another type of model, or has unknown or wrong fields.
+        ModelFileError: There is no such file, or it is of another type of model, or has unknown or wrong fields.
     """
-    options = parse_json(path.read_bytes(), path=path)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot be read: {error.strerror}", path=path) from None
+    options = parse_json(text, path=path)
     kind = options.pop("model_type", MODEL_TYPE)
     if kind != MODEL_TYPE:
         raise ModelFileError(f"model_type: expected {MODEL_TYPE!r}, got {kind!r}", path=path)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
 
 from hyena_glt.entropies import MarkovEntropy
-from hyena_glt.errors import ModelFileError
+from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem
 from hyena_glt.model import HyenaGLT
 from hyena_glt.model.weights import load_weights
 from hyena_glt.patching import Patcher
@@ -173,3 +176,92 @@ def test_a_damaged_net_is_not_saved(small_net, tmp_path):
     with pytest.raises(ModelFileError, match="expected finite weights"):
         net.save_pretrained(tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_configuration_names_its_type_and_no_other_is_read(saved):
+    options = json.loads((saved / "config.json").read_text())
+    assert options.pop("model_type") == "hyena_glt"
+    (saved / "config.json").write_text(json.dumps(options))
+    refresh_manifest(saved)
+    assert HyenaGLT.from_pretrained(saved).config.hidden_size == 24  # of a file without it
+    (saved / "config.json").write_text(json.dumps({**options, "model_type": "gpt2"}))
+    refresh_manifest(saved)
+    with pytest.raises(ModelFileError, match="model_type: expected 'hyena_glt', got 'gpt2'"):
+        HyenaGLT.from_pretrained(saved)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub that keeps what is uploaded in `hub.folder`, and the calls in `hub.calls`."""
+    fake = SimpleNamespace(calls=[], folder=tmp_path / "hub", tokens=[])
+
+    def create_repo(api, repo_id, **options):
+        fake.tokens.append(api.token)
+        fake.calls.append(("create_repo", repo_id, options))
+
+    def create_branch(api, repo_id, **options):
+        fake.calls.append(("create_branch", repo_id, options))
+
+    def upload_folder(api, *, repo_id, folder_path, **options):
+        fake.calls.append(("upload_folder", repo_id, options))
+        shutil.copytree(folder_path, fake.folder)
+        return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/0")
+
+    for function in (create_repo, create_branch, upload_folder):
+        monkeypatch.setattr(huggingface_hub.HfApi, function.__name__, function)
+    return fake
+
+
+def test_a_net_is_uploaded_as_it_is_saved(small_net, hub, tmp_path):
+    net = small_net(Patcher(patching_mode="static", patch_size=3))
+    assert net.push_to_hub("someone/net", private=True, token="t") == "https://hub.example/someone/net/commit/0"
+    assert hub.calls == [
+        ("create_repo", "someone/net", {"private": True, "exist_ok": True}),
+        ("upload_folder", "someone/net", {"revision": None, "commit_message": "Upload HyenaGLT"}),
+    ]
+    assert hub.tokens == ["t"]
+    net.save_pretrained(tmp_path / "here")
+    names = {path.name for path in (tmp_path / "here").iterdir()}
+    assert {path.name for path in hub.folder.iterdir()} == names
+    assert all((hub.folder / name).read_bytes() == (tmp_path / "here" / name).read_bytes() for name in names)
+    with torch.no_grad():
+        assert torch.equal(HyenaGLT.from_pretrained(hub.folder)(TOKENS).logits, net(TOKENS).logits)
+
+
+def test_a_branch_is_made_for_an_upload(small_net, hub):
+    small_net().push_to_hub("someone/net", revision="v2", commit_message="second")
+    assert hub.calls[1:] == [
+        ("create_branch", "someone/net", {"branch": "v2", "exist_ok": True}),
+        ("upload_folder", "someone/net", {"revision": "v2", "commit_message": "second"}),
+    ]
+
+
+def test_without_a_network_an_upload_says_so_in_one_line(small_net, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemProblem, match=r"'someone/net' was not uploaded: .*check the network") as caught:
+        small_net().push_to_hub("someone/net")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_transport_raises_is_a_system_problem(small_net, hub, monkeypatch):
+    def refuse(api, **options):
+        raise RuntimeError("401 Client Error\nmore lines")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", refuse)
+    with pytest.raises(SystemProblem, match="401 Client Error; check"):
+        small_net().push_to_hub("someone/net")
+
+
+def test_a_name_that_the_hub_does_not_allow_is_refused(small_net, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="repo_id: expected 'user/name', got 'no such: name'"):
+        small_net().push_to_hub("no such: name")
+
+
+def test_a_damaged_net_is_not_uploaded(small_net, hub):
+    net = small_net()
+    with torch.no_grad():
+        net.head.project.bias[0] = float("nan")
+    with pytest.raises(ModelFileError, match="expected finite weights"):
+        net.push_to_hub("someone/net")
+    assert hub.calls == []
