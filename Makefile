@@ -37,7 +37,8 @@ format: $(STAMP)  ## rewrite with ruff
 
 bench: $(STAMP)  ## the benchmark tables and their JSON
 	$(BIN)/python benchmarks/genome_to_patches.py
-	$(BIN)/python benchmarks/network.py --preset small --lengths 8192
+	$(BIN)/python benchmarks/network_speed.py --only forward million
+	$(BIN)/python benchmarks/long_conv.py --lengths 32768
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,25 +1,30 @@
 """The long convolution alone, against its textbook form, and a single step against computing anew.
 
-    python benchmarks/long_conv.py [--channels 128] [--lengths 4096 32768 131072] [--repeats 5] [--json out.json]
+    python benchmarks/long_conv.py [--channels 128] [--lengths 4096 32768 131072] [--repeats 9] [--json out.json]
 
 One thread, batch 1, float32. Textbook: FFTs of the signal and of the filter padded to twice the length, product,
 inverse FFT, all channels in one piece, the filter's spectrum computed in every call. Ours: blocks of channels with
-the spectrum kept. Both run in turn, the best of `--repeats` counts. Errors are against the textbook form in
-float64, over its largest value. A single step is one output with the history at hand (a dot product, or a
-recurrence where the filter is a sum of exponentials), against our convolution of the whole length.
+the spectrum kept. Both run in turn, the medians of `--repeats` rounds count, wall and CPU; the ratio is of CPU
+seconds, which a busy machine stretches less. Peak memory is of one run, above what was held before it. Errors are
+against the textbook form in float64, over its largest value. A single step is one output with the history at hand
+(a dot product, or a recurrence where the filter is a sum of exponentials).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from machine import machine
+from network_speed import memory_bytes, reset_peak
 from textbook_hyena import fft_conv
 from torch import Tensor
 
@@ -34,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--lengths", type=int, nargs="*", default=[4096, 32768, 131072])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,21 +59,21 @@ def measure(channels: int, length: int, repeats: int) -> dict[str, Any]:
     prepared = [prepare_filter(taps, length) for taps in h.split(block)]
     explicit, exponential = ExplicitFilter(channels, length), ExponentialFilter(channels, 16)
     explicit.taps.copy_(h)
-    seconds = best_in_turn(
-        {
-            "textbook": lambda: fft_conv(u, h),
-            "ours": lambda: blockwise(prepared, u, block),
-            "step": single_step(explicit, u),
-            "exponential_step": single_step(exponential, u),
-        },
-        repeats,
-    )
+    runs = {
+        "textbook": lambda: fft_conv(u, h),
+        "ours": lambda: blockwise(prepared, u, block),
+        "step": single_step(explicit, u),
+        "exponential_step": single_step(exponential, u),
+    }
+    wall, cpu = medians_in_turn(runs, repeats)
     exact = fft_conv(u.double(), h.double())
     return {
         "length": length,
-        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
-        "ratio": seconds["textbook"] / seconds["ours"],
-        "step_ratio": seconds["ours"] / seconds["step"],
+        **{f"{name}_ms": 1e3 * value for name, value in wall.items()},
+        **{f"{name}_cpu_ms": 1e3 * value for name, value in cpu.items()},
+        **{f"{name}_peak_mib": peak_mib(runs[name]) for name in ("textbook", "ours")},
+        "ratio": cpu["textbook"] / cpu["ours"],
+        "step_ratio": cpu["ours"] / cpu["step"],
         "error": relative_error(blockwise(prepared, u, block), exact),
         "textbook_error": relative_error(fft_conv(u, h), exact),
     }
@@ -86,15 +91,27 @@ def single_step(taps: LagFilter, u: Tensor) -> Callable[[], Any]:
     return lambda: taps.stream(last, state)
 
 
-def best_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Best seconds of each, all run once per round so that a busy machine slows them alike."""
-    best = dict.fromkeys(runs, float("inf"))
+def medians_in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median wall and CPU seconds of each, all run once per round so that a busy machine slows them alike."""
+    wall: dict[str, list[float]] = {name: [] for name in runs}
+    cpu: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             run()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - start_cpu)
+    return tuple({name: statistics.median(values[1:]) for name, values in taken.items()} for taken in (wall, cpu))
+
+
+def peak_mib(run: Callable[[], Any]) -> float:
+    """MiB that a run takes at its highest, freed memory having been given back before."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    reset_peak()
+    before = memory_bytes("VmRSS")
+    run()
+    return (memory_bytes("VmHWM") - before) / 2**20
 
 
 def relative_error(y: Tensor, exact: Tensor) -> float:
@@ -105,11 +122,12 @@ def relative_error(y: Tensor, exact: Tensor) -> float:
 def as_table(rows: list[dict[str, Any]], channels: int) -> str:
     """The result as Markdown."""
     lines = [f"{machine()}, torch {torch.__version__}, one thread; {channels} channels, batch 1", ""]
-    heads = ["length", "textbook, ms", "ours, ms", "ratio", "error, textbook", "error, ours"]
-    heads += ["step, ms", "exponential step, ms"]
+    heads = ["length", "textbook, wall ms", "CPU ms", "peak, MiB", "ours, wall ms", "CPU ms", "peak, MiB", "ratio"]
+    heads += ["error, textbook", "error, ours", "step, ms", "exponential step, ms"]
     lines += [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
-        cells = [f"{row['length']:,}", *(f"{row[name]:.1f}" for name in ("textbook_ms", "ours_ms", "ratio"))]
+        columns = [f"{name}_{kind}" for name in ("textbook", "ours") for kind in ("ms", "cpu_ms", "peak_mib")]
+        cells = [f"{row['length']:,}", *(f"{row[name]:.1f}" for name in (*columns, "ratio"))]
         cells += [f"{row[name]:.1e}" for name in ("textbook_error", "error")]
         cells += [f"{row[name]:.2f}" for name in ("step_ms", "exponential_step_ms")]
         lines.append(f"| {' | '.join(cells)} |")

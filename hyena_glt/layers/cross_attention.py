@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor, nn
 
-from hyena_glt.ops.shifted_sum import compiled_loops_read
+from hyena_glt.ops.shifted_sum import compiled_loops_read, own_array
 
 BLOCK_TOKENS = 2048
+COMPILED_TOKENS = 8192
 
 
 class WindowedCrossAttention(nn.Module):
@@ -71,11 +72,11 @@ class WindowedCrossAttention(nn.Module):
         """`forward` without gradients on the CPU: each token reads its states where they lie, none are gathered."""
         heads = (self.num_heads, x.shape[-1] // self.num_heads)
         score, blend = compiled_loops(heads[1])
-        slots, null = self.slot_keys.view(-1, *heads).numpy(), self.null_key_value.view(2, *heads).numpy()
+        slots, null = own_array(self.slot_keys.view(-1, *heads)), own_array(self.null_key_value.view(2, *heads))
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
-        y = torch.empty(x.shape)
-        for row, start in product(range(len(x)), range(0, x.shape[1], BLOCK_TOKENS)):
-            part, count = slice(start, start + BLOCK_TOKENS), int(num_states[row])
+        y = torch.empty_like(x)
+        for row, start in product(range(len(x)), range(0, x.shape[1], COMPILED_TOKENS)):
+            part, count = slice(start, start + COMPILED_TOKENS), int(num_states[row])
             query = self.to_query(self.norm(x[row, part])).unflatten(-1, heads)
             weights, read = query.new_empty(len(query), heads[0], self.num_slots + 1), torch.empty_like(query)
             seen = first[row, part].contiguous().numpy()

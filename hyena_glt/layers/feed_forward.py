@@ -1,6 +1,8 @@
-"""The position-wise layer of a trunk block."""
+"""The position-wise layer of a trunk block, and how layers run a block of positions at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, length, hidden)` to the same, in blocks of positions: the inner width is never whole."""
-        return torch.cat([self._block(part) for part in x.split(BLOCK_POSITIONS, dim=1)], dim=1)
+        return in_blocks(lambda part, mask: self._block(part), x, size=BLOCK_POSITIONS)
 
     def stream(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         """`forward`: nothing is remembered."""
@@ -32,4 +34,46 @@ class FeedForward(nn.Module):
 
     def _block(self, x: Tensor) -> Tensor:
         gate, up = self.project_in(x).chunk(2, dim=-1)
-        return self.project_out(F.silu(gate) * up)
+        gate = F.silu(gate)
+        return self.project_out(gate * up if torch.is_grad_enabled() else gate.mul_(up))
+
+
+def in_blocks(
+    run: Callable[[Tensor, Tensor | None], Tensor],
+    x: Tensor,
+    mask: Tensor | None = None,
+    *,
+    size: int,
+    before: int = 0,
+    after: int = 0,
+) -> Tensor:
+    """`run(x, mask)`, a block of positions at a time so that what lies between its steps stays in the cache.
+
+    Args:
+        run: From `(batch, n, ...)` and a mask `(batch, n)` or None to `(batch, n, dim)`, position by position but for
+            the neighbours that a position sees.
+        x: `(batch, length, ...)`.
+        mask: `(batch, length)` or None, cut as `x` is.
+        size: Positions of a block, all rows together.
+        before: Positions to the left that one sees; they are computed again with each block.
+        after: Positions to the right that one sees.
+
+    Returns:
+        `(batch, length, dim)`.
+    """
+    batch, length = x.shape[:2]
+    step = max(size // max(batch, 1), 1 + 2 * (before + after))
+    if length <= step:
+        return run(x, mask)
+    y: Tensor | None = None
+    parts = []
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        low, high = max(start - before, 0), min(stop + after, length)
+        part = run(x[:, low:high], None if mask is None else mask[:, low:high])[:, start - low : stop - low]
+        if torch.is_grad_enabled():
+            parts.append(part)
+            continue
+        y = part.new_empty(batch, length, part.shape[-1]) if y is None else y
+        y[:, start:stop] = part
+    return torch.cat(parts, dim=1) if y is None else y

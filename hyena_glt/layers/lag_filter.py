@@ -50,12 +50,12 @@ class LagFilter(nn.Module, ABC):
             `(batch, channels, n)`, and the state after it. Here the state is the history, as long as the filter
             reaches; the taps are kept between the pieces while gradients are off.
         """
-        reach, taps = self._stream_taps(u.shape[-1] + (0 if state is None else state.length))
+        reach, taps = self.stream_taps(u.shape[-1] + (0 if state is None else state.length))
         history = extend(u, state, reach)
         y = conv_end(history.last(history.length), taps.to(u.dtype), u.shape[-1])
         return y, history.trimmed(kept_values(reach))
 
-    def _stream_taps(self, length: int) -> tuple[int | None, Tensor]:
+    def stream_taps(self, length: int) -> tuple[int | None, Tensor]:
         """`reach()`, and the taps that `length` values can meet, lag 0 last.
 
         Lengths are rounded up to powers of two, so that a growing history asks for new ones ever more rarely.

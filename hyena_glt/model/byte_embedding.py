@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numba import njit
 from torch import Tensor, nn
 
 HASH_PRIME = 2**31 - 1
@@ -28,6 +30,15 @@ def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     Returns:
         One `(batch, length)` int64 tensor per size.
     """
+    if ids.is_cpu and type(ids) is Tensor and ids.dtype is torch.int64 and not torch.compiler.is_compiling():
+        hashes_of_sizes = np.empty((len(sizes), *ids.shape), np.int64)
+        hash_rows(hashes_of_sizes, ids.contiguous().numpy(), np.array(sizes, np.int64))
+        return list(torch.from_numpy(hashes_of_sizes))
+    return ngram_hashes_by_size(ids, sizes)
+
+
+def ngram_hashes_by_size(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """`ngram_hashes` on any device, one pass over the ids for each size up to the largest."""
     values = ids + 2
     hashes, current = [], values
     for size in range(2, max(sizes, default=1) + 1):
@@ -36,6 +47,22 @@ def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         if size in sizes:
             hashes.append(current)
     return hashes
+
+
+@njit(cache=True, nogil=True)
+def hash_rows(hashes, ids, sizes):
+    """`ngram_hashes` in one pass: `hashes` `(sizes, batch, length)` is written to; `sizes` ascending."""
+    batch, length = ids.shape
+    longest = sizes[-1] if sizes.size else 1
+    for row in range(batch):
+        current = np.zeros(longest + 1, np.int64)  # of the last n tokens, at n
+        for place in range(length):
+            value = ids[row, place] + 2
+            for size in range(longest, 1, -1):
+                current[size] = (value + current[size - 1] * HASH_FACTOR) % HASH_PRIME
+            current[1] = value
+            for index in range(sizes.size):
+                hashes[index, row, place] = current[sizes[index]]
 
 
 def ngram_hash(ids: Sequence[int]) -> int:

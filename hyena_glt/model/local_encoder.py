@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hyena_glt.config import HyenaGLTConfig
+from hyena_glt.layers.feed_forward import in_blocks
 from hyena_glt.layers.gated_conv import GatedConvStack
 from hyena_glt.model.byte_embedding import ByteEmbedding
-from hyena_glt.ops.segments import segment_softmax, segment_sum
+from hyena_glt.ops.segments import segment_softmax, segment_sum, softmax_pool_runs
+from hyena_glt.ops.shifted_sum import compiled_loops_read
 from hyena_glt.positions.position_embedding import SegmentAwarePositionalEncoding
 from hyena_glt.positions.position_info import PositionInfo
+
+BLOCK_TOKENS = 8192
 
 
 class LocalEncoder(nn.Module):
@@ -25,9 +32,17 @@ class LocalEncoder(nn.Module):
         self.convolutions = GatedConvStack(
             dim, config.num_local_encoder_layers, config.local_kernel_size, causal=config.causal
         )
+        self.reach = stack_reach(config.num_local_encoder_layers, config.local_kernel_size, config.causal)
+        self.context = max(config.ngram_sizes, default=1) - 1
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, local)` from `(batch, length)` int64 ids; `mask` is False in padding."""
+        if torch.is_grad_enabled():
+            return self._block(ids, mask)
+        before, after = self.reach
+        return in_blocks(self._block, ids, mask, size=BLOCK_TOKENS, before=before + self.context, after=after)
+
+    def _block(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         return self.convolutions(self.embedding(ids), mask)
 
     def stream(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -36,6 +51,12 @@ class LocalEncoder(nn.Module):
         embedded, context = self.embedding.stream(ids, context)
         states, convolutions = self.convolutions.stream(embedded, convolutions)
         return states, (context, convolutions)
+
+
+def stack_reach(num_layers: int, num_taps: int, causal: bool) -> tuple[int, int]:
+    """Bytes to the left and to the right that a stack of gated convolutions sees."""
+    ahead = 0 if causal else num_taps // 2
+    return num_layers * (num_taps - 1 - ahead), num_layers * ahead
 
 
 class PatchPooling(nn.Module):
@@ -65,11 +86,29 @@ class PatchPooling(nn.Module):
         Returns:
             `(batch, num_patches, hidden)`; padding patches hold finite values that nothing reads.
         """
+        if not torch.is_grad_enabled() and compiled_loops_read(x, self.to_value.weight, self.to_score.weight):
+            return self.pool_compiled(x, info)
         batch, num_patches = info.patch_lengths.shape
         states = self.norm(x + self.positions(info)).flatten(0, 1)
         pooled = self.attend(states, info.segment_ids, batch * num_patches)
         last = states.index_select(0, last_tokens(info))
         return self.project_out(torch.cat([pooled, last], dim=-1)).unflatten(0, (batch, num_patches))
+
+    def pool_compiled(self, x: Tensor, info: PositionInfo) -> Tensor:
+        """`forward` without gradients on the CPU: whole patches in blocks, values projected once per patch."""
+        pooled = x.new_zeros(*info.patch_lengths.shape, self.project_out.out_features)
+        value = self.to_value.weight.unflatten(0, (self.num_heads, -1)).transpose(1, 2)  # (heads, local, share)
+        for row, patches, tokens in patch_blocks(info.patch_lengths, BLOCK_TOKENS):
+            part = slice_positions(info, row, patches, tokens)
+            states = self.norm(x[row : row + 1, tokens] + self.positions(part))[0].contiguous()
+            lengths = part.patch_lengths[0]
+            sums = x.new_empty(len(lengths), self.num_heads, x.shape[-1])
+            scores = self.to_score(states)
+            softmax_pool_runs(sums.numpy(), scores.numpy(), states.numpy(), lengths.numpy())
+            values = torch.bmm(sums.transpose(0, 1), value).transpose(0, 1).flatten(1)
+            last = states.index_select(0, lengths.cumsum(0) - 1)
+            pooled[row, patches] = self.project_out(torch.cat([values, last], dim=-1))
+        return pooled
 
     def attend(self, states: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
         """`(num_segments, 2 * local)`: each head's weighted sum of its share of the values."""
@@ -85,3 +124,33 @@ def last_tokens(info: PositionInfo) -> Tensor:
     rows = torch.arange(batch, device=info.patch_ids.device).view(-1, 1) * length
     last = rows + info.patch_starts + info.patch_lengths - 1
     return last.masked_fill(~info.patch_mask, 0).flatten()
+
+
+def patch_blocks(patch_lengths: Tensor, size: int) -> Iterator[tuple[int, slice, slice]]:
+    """Row, patches and tokens of consecutive blocks of whole patches, about `size` tokens each.
+
+    Args:
+        patch_lengths: `(batch, num_patches)` int64 on the CPU, right-padded with 0.
+        size: Tokens; a longer patch is a block of its own.
+    """
+    for row, lengths in enumerate(patch_lengths.numpy()):
+        ends = lengths[lengths > 0].cumsum()
+        first = start = 0
+        while first < ends.size:
+            last = max(int(np.searchsorted(ends, start + size, side="right")), first + 1)
+            stop = int(ends[last - 1])
+            yield row, slice(first, last), slice(start, stop)
+            first, start = last, stop
+
+
+def slice_positions(info: PositionInfo, row: int, patches: slice, tokens: slice) -> PositionInfo:
+    """Positions of some whole patches of one row: a batch of one without padding."""
+    rows = slice(row, row + 1)
+    return replace(
+        info,
+        patch_lengths=info.patch_lengths[rows, patches].contiguous(),
+        patch_ids=info.patch_ids[rows, tokens] - patches.start,
+        offsets=info.offsets[rows, tokens],
+        global_positions=info.global_positions[rows, tokens],
+        relative_positions=info.relative_positions[rows, tokens],
+    )

@@ -5,6 +5,8 @@ A segment id equal to `num_segments` marks padding: such rows contribute exactly
 
 from __future__ import annotations
 
+import numpy as np
+from numba import njit
 from torch import Tensor
 
 
@@ -53,3 +55,35 @@ def segment_softmax(scores: Tensor, segment_ids: Tensor, num_segments: int) -> T
     weights = weights * (segment_ids < num_segments).unsqueeze(-1)
     total = segment_sum(weights, segment_ids, num_segments + 1)
     return weights / total[segment_ids].clamp_min(1e-30)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def softmax_pool_runs(pooled, scores, states, lengths):
+    """Softmax within each run of tokens, then the sum of the states under these weights; a compiled loop.
+
+    It equals `segment_softmax` and `segment_sum` where segments are runs, without a weighted copy of the states.
+
+    Args:
+        pooled: `(runs, heads, dim)`, written to; 0 for a run without tokens.
+        scores: `(tokens, heads)`.
+        states: `(tokens, dim)`.
+        lengths: `(runs,)` int64, tokens of each run; the runs follow each other.
+    """
+    start = 0
+    for run in range(lengths.size):
+        stop = start + lengths[run]
+        for head in range(scores.shape[1]):
+            pooled[run, head] = 0
+            if start == stop:
+                continue
+            largest, total = scores[start, head], scores.dtype.type(0)
+            for token in range(start, stop):
+                largest = max(largest, scores[token, head])
+            for token in range(start, stop):
+                weight = np.exp(scores[token, head] - largest)
+                total += weight
+                for c in range(states.shape[1]):
+                    pooled[run, head, c] += weight * states[token, c]
+            for c in range(states.shape[1]):
+                pooled[run, head, c] /= total
+        start = stop

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
@@ -56,14 +55,23 @@ class _ShortConv(torch.autograd.Function):
 
 
 def compiled_loops_read(*tensors: Tensor) -> bool:
-    """Whether compiled loops can read these tensors: plain ones on the CPU, all float32 or all float64."""
+    """Whether compiled loops can read these tensors, and what follows from them: plain, on the CPU, of one precision.
+
+    That is float32 or float64, and no autocast, no compiler and no functional transform at work.
+    """
     first = tensors[0].dtype
     return (
         first in (torch.float32, torch.float64)
         and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and all(type(t) in (Tensor, torch.nn.Parameter) and t.is_cpu and t.dtype is first for t in tensors)
         and not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
     )
+
+
+def own_array(weight: Tensor) -> NDArray[Any]:
+    """The values of a weight, copied: FSDP2 frees the memory of weights, which it cannot once an array shows it."""
+    return weight.detach().clone(memory_format=torch.contiguous_format).numpy()
 
 
 def flat_memory(x: Tensor) -> NDArray[Any]:
@@ -79,9 +87,9 @@ def _shifted_sum(u: Tensor, h: Tensor, lead: int, dim: int) -> Tensor:
     y = torch.empty(u.shape, dtype=u.dtype)
     memory, strides = flat_memory(u), (u.stride(0), u.stride(1))
     if dim == 1:
-        sum_rows(y.numpy(), memory, strides, h.detach().T.contiguous().numpy(), lead)
+        sum_rows(y.numpy(), memory, strides, own_array(h.T), lead)
     else:
-        sum_channels(y.numpy(), memory, strides, h.detach().contiguous().numpy(), lead)
+        sum_channels(y.numpy(), memory, strides, own_array(h), lead)
     return y
 
 

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyena_glt.layers import WindowedCrossAttention
 
@@ -64,3 +66,38 @@ def test_a_state_outside_the_window_changes_nothing():
     changed = states.clone()
     changed[:, 4:] = 1e3
     assert torch.equal(layer(x, states, first, torch.tensor([6])), layer(x, changed, first, torch.tensor([6])))
+
+
+@torch.no_grad()
+@settings(max_examples=30, deadline=None)
+@given(
+    length=st.integers(1, 30),
+    num_states=st.integers(0, 12),
+    real=st.integers(0, 12),
+    block=st.integers(1, 30),
+    seed=st.integers(0, 99),
+)
+def test_the_compiled_loops_equal_the_gathered_windows(length, num_states, real, block, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layer = attention().double()
+    x = torch.randn(2, length, DIM, generator=generator, dtype=torch.float64)
+    states = torch.randn(2, num_states, STATES, generator=generator, dtype=torch.float64)
+    first = torch.randint(-SLOTS, max(num_states, 1 - SLOTS), (2, length), generator=generator)
+    place = (x, states, first, torch.tensor([num_states, min(real, num_states)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyena_glt.layers.cross_attention.COMPILED_TOKENS", block)
+        compiled = layer(*place)
+        patch.setattr("hyena_glt.layers.cross_attention.compiled_loops_read", lambda *tensors: False)
+        gathered = layer(*place)
+    torch.testing.assert_close(compiled, gathered, atol=1e-12, rtol=1e-12)
+
+
+def test_half_precision_without_gradients_is_answered_in_half_precision():
+    layer = attention()
+    place = (torch.randn(1, 5, DIM), torch.randn(1, 2, STATES), torch.zeros(1, 5, dtype=torch.int64), torch.tensor([2]))
+    with torch.no_grad():
+        exact = layer(*place)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = layer(*place)
+    assert rounded.dtype is torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyena_glt.model.byte_embedding import HASH_FACTOR, HASH_PRIME, ByteEmbedding, ngram_hashes
+from hyena_glt.model.byte_embedding import (
+    HASH_FACTOR,
+    HASH_PRIME,
+    ByteEmbedding,
+    ngram_hashes,
+    ngram_hashes_by_size,
+)
 
 tokens = st.lists(st.integers(-1, 259), min_size=1, max_size=20)
 
@@ -47,3 +53,12 @@ def test_short_rows_have_vectors_too(shape):
 def test_without_ngrams_it_is_a_table():
     embedding = ByteEmbedding(9, 8, (), 50)
     assert torch.equal(embedding(torch.tensor([[4, -1]]))[0], embedding.table[torch.tensor([4, 0])])
+
+
+@settings(max_examples=60, deadline=None)
+@given(tokens, st.sets(st.integers(2, 12), max_size=4))
+def test_the_compiled_loop_gives_the_hashes_of_the_passes(row, sizes):
+    ids = torch.tensor([row, row[::-1]])
+    compiled, passes = ngram_hashes(ids, sorted(sizes)), ngram_hashes_by_size(ids, sorted(sizes))
+    assert len(compiled) == len(passes) == len(sizes)
+    assert all(torch.equal(one, other) for one, other in zip(compiled, passes, strict=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from hyena_glt.model import LocalEncoder, PatchPooling
-from hyena_glt.model.local_encoder import last_tokens
+from hyena_glt.model import LocalEncoder, PatchPooling, local_encoder
+from hyena_glt.model.local_encoder import last_tokens, patch_blocks
 from hyena_glt.positions import PositionInfo
 
 LENGTHS = torch.tensor([[3, 1, 4], [2, 2, 0]])
@@ -53,3 +54,48 @@ def test_the_global_position_reaches_the_patch_state(small_config):
 def test_last_tokens_are_indices_into_the_flat_batch():
     info = PositionInfo.from_patch_lengths(LENGTHS)
     assert last_tokens(info).tolist() == [2, 3, 7, 9, 11, 0]
+
+
+def whole_and_in_blocks(run, monkeypatch, block):
+    """What a stage gives without gradients in one piece, the plain way, and in blocks."""
+    with torch.no_grad():
+        monkeypatch.setattr(local_encoder, "BLOCK_TOKENS", block)
+        in_blocks = run()
+        monkeypatch.setattr(local_encoder, "BLOCK_TOKENS", 1 << 30)
+        monkeypatch.setattr(local_encoder, "compiled_loops_read", lambda *tensors: False)
+        return run(), in_blocks
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("block", [1, 150])
+def test_the_encoder_in_blocks_equals_the_whole(small_config, monkeypatch, causal, block):
+    torch.manual_seed(0)
+    encoder = LocalEncoder(small_config(causal=causal)).double()
+    ids = torch.randint(4, 260, (2, 300))
+    mask = torch.arange(300) < torch.tensor([[300], [211]])
+    whole, blocks = whole_and_in_blocks(lambda: encoder(ids, None if causal else mask), monkeypatch, block)
+    torch.testing.assert_close(blocks, whole, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, 4, 1000])
+def test_pooling_in_blocks_equals_the_whole(small_config, monkeypatch, block):
+    torch.manual_seed(0)
+    config = small_config()
+    pooling = PatchPooling(config)
+    lengths = torch.tensor([[3, 1, 9, 2, 1], [2, 5, 0, 0, 0], [0, 0, 0, 0, 0]])
+    info = PositionInfo.from_patch_lengths(lengths, offset=torch.tensor([0, 2**35, 7]))
+    x = torch.randn(3, 16, config.local_hidden_size)
+    whole, blocks = whole_and_in_blocks(lambda: pooling(x, info), monkeypatch, block)
+    torch.testing.assert_close(blocks[info.patch_mask], whole[info.patch_mask], atol=1e-6, rtol=1e-5)
+    assert blocks.isfinite().all()
+
+
+def test_blocks_are_whole_patches_that_follow_each_other():
+    blocks = list(patch_blocks(torch.tensor([[3, 1, 9, 2], [2, 5, 0, 0]]), 4))
+    assert blocks == [
+        (0, slice(0, 2), slice(0, 4)),
+        (0, slice(2, 3), slice(4, 13)),
+        (0, slice(3, 4), slice(13, 15)),
+        (1, slice(0, 1), slice(0, 2)),
+        (1, slice(1, 2), slice(2, 7)),
+    ]

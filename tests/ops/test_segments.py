@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from hyena_glt.ops import segment_max, segment_mean, segment_softmax, segment_sum
 from hyena_glt.ops.reference import segment_max_reference, segment_softmax_reference, segment_sum_reference
+from hyena_glt.ops.segments import softmax_pool_runs
 
 
 @st.composite
@@ -68,3 +70,17 @@ def test_gradients_are_right(reduce):
 
 def test_nothing_in_gives_empty_segments():
     assert torch.equal(segment_sum(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 3), torch.zeros(3, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(0, 9), max_size=8), heads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_pooled_runs_equal_softmax_and_sum(lengths, heads, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = 50 * torch.randn(sum(lengths), heads, generator=generator, dtype=torch.float64)
+    states = torch.randn(sum(lengths), 5, generator=generator, dtype=torch.float64)
+    ids = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
+    weights = segment_softmax(scores, ids, len(lengths))
+    expected = segment_sum(weights.unsqueeze(-1) * states.unsqueeze(1), ids, len(lengths))
+    pooled = torch.full((len(lengths), heads, 5), torch.nan, dtype=torch.float64)
+    softmax_pool_runs(pooled.numpy(), scores.numpy(), states.numpy(), np.array(lengths, np.int64))
+    torch.testing.assert_close(pooled, expected, atol=1e-12, rtol=1e-12)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyena_glt.ops import short_conv
 from hyena_glt.ops.reference import two_sided_conv_reference
+from hyena_glt.ops.shifted_sum import TIME_BLOCK, _shifted_sum, _sum_of_passes, compiled_loops_read
 
 
 def signal_and_filter(length: int, taps: int):
@@ -49,3 +52,40 @@ def test_a_later_input_never_changes_an_earlier_output():
 def test_the_wider_dtype_wins():
     u, h = signal_and_filter(5, 3)
     assert short_conv(u.bfloat16(), h.float()).dtype is torch.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    taps=st.integers(1, 9),
+    lead=st.integers(0, 8),
+    dim=st.sampled_from([1, 2]),
+    every=st.integers(1, 2),
+)
+def test_the_compiled_loops_equal_the_passes_in_any_memory_layout(length, taps, lead, dim, every):
+    generator = torch.Generator().manual_seed(length)
+    u = torch.randn(2, 3 * length, 8, generator=generator, dtype=torch.float64)
+    u = u[:, length : 2 * length, 1 : 1 + 3 * every : every]  # gaps between rows, and for every = 2 between channels
+    u = u if dim == 1 else u.transpose(1, 2).contiguous()[..., : length - length // 3]
+    h = torch.randn(3, taps, generator=generator, dtype=torch.float64)
+    lead = min(lead, taps - 1)
+    found = _shifted_sum(u, h, lead, dim)
+    torch.testing.assert_close(found, _sum_of_passes(u, h, lead, dim), atol=1e-13, rtol=0)
+
+
+def test_a_signal_longer_than_a_block_of_the_loop():
+    u, h = signal_and_filter(2 * TIME_BLOCK + 5, 7)
+    torch.testing.assert_close(_shifted_sum(u, h, 3, 2), _sum_of_passes(u, h, 3, 2), atol=1e-13, rtol=0)
+
+
+def test_what_compiled_loops_cannot_read_goes_through_the_passes():
+    plain = torch.zeros(2)
+    assert compiled_loops_read(plain, plain)
+    assert not compiled_loops_read(plain, plain.double())
+    assert not compiled_loops_read(plain.bfloat16())
+    assert not compiled_loops_read(plain.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not compiled_loops_read(plain)
+    seen = []
+    torch.func.vmap(lambda x: seen.append(compiled_loops_read(x)) or x)(torch.zeros(2, 3))
+    assert seen == [False]

@@ -98,14 +98,6 @@ def held_out_loss(model: nn.Module) -> float:
     return float(total / count)
 
 
-def use_no_compiled_loops() -> None:
-    """On the CPU they show weights to NumPy, and FSDP2 cannot free memory that NumPy has seen."""
-    from hyena_glt.layers import cross_attention
-    from hyena_glt.ops import shifted_sum
-
-    shifted_sum.compiled_loops_read = cross_attention.compiled_loops_read = lambda *_: False
-
-
 def is_mark_forgotten(model: nn.Module) -> bool:
     """Whether a forward empties the cache of values that follow from weights."""
     weight, computed = torch.ones(1), []
@@ -125,8 +117,6 @@ def is_mark_forgotten(model: nn.Module) -> bool:
 
 def equal_gradients(folder: Path, strategy: str) -> None:
     """Gradients and updates of two ranks, and a resumed second update beside the undisturbed one."""
-    if strategy == "fsdp2":
-        use_no_compiled_loops()
     with Engine.from_environment("cpu", strategy, timeout_s=TIMEOUT_S) as engine:
         model = engine.prepare(small_net(seed=engine.rank))  # rank 0's weights are to be everybody's
         net, tensors, numbers = engine.unwrap(model), {}, {}

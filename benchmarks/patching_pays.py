@@ -1,0 +1,185 @@
+"""Does patching pay? Held-out bits per base against training seconds, for byte mode and ways to cut patches.
+
+    python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
+        [--folder runs/patching_pays] [--window 8192] [--batch-size 4] [--json out.json] [--plot out.png]
+
+Each setting and seed is one `hyena-glt pretrain`, alone on the machine, of the same net (preset `tiny`) on the same
+windows for the same training seconds; evaluation is not counted. `random-*` is the control: the lengths of the entropy
+patches in random order. Finished runs in `--folder` are not repeated, so the grid may be done in parts. The figures of
+order-k context models fitted on the training part, and of `mix` without any fit, stand beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+
+from hyena_glt.entropies import MarkovEntropy, MixEntropy
+from hyena_glt.training.corpus import Corpus, split_corpus
+from hyena_glt.training.metrics_log import METRICS_FILE
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "byte": {"mode": "byte"},
+    "entropy-4": {"mode": "entropy", "target_length": 4.0},
+    "entropy-8": {"mode": "entropy", "target_length": 8.0},
+    "entropy-16": {"mode": "entropy", "target_length": 16.0},
+    "random-8": {"mode": "random", "target_length": 8.0},
+    "static-8": {"mode": "static", "size": 8.0},
+    "static-16": {"mode": "static", "size": 16.0},
+    "mix-8": {"mode": "mix", "target_length": 8.0},
+    "learned-8": {"mode": "learned", "target_length": 8.0},
+}
+MODEL_ORDERS = (10, 12)
+
+
+def main() -> None:
+    """Run what is missing, print the table, write JSON and plot."""
+    options = parsed_options()
+    recipe = base_recipe(options)
+    rows = []
+    for seed in options.seeds:
+        for name in options.settings:
+            folder = options.folder / f"{name}-seed{seed}"
+            train(recipe, name, seed, options.genomes, folder)
+            rows.append({"setting": name, "seed": seed, **curve_of(folder)})
+            print(f"{name}, seed {seed}: {rows[-1]['bits_per_base']:.4f} bits per base", file=sys.stderr, flush=True)
+    result = {
+        "machine": machine(),
+        "genomes": [path.name for path in options.genomes],
+        "seconds": options.seconds,
+        "recipe": recipe,
+        "references": references(recipe, options.genomes, options.seeds[0]),
+        "rows": rows,
+    }
+    print(as_table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    if options.plot:
+        draw(result, options.plot)
+
+
+def parsed_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("genomes", nargs="+", type=Path)
+    parser.add_argument("--seconds", type=float, default=600.0, help="of training, for each run")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/patching_pays"))
+    parser.add_argument("--window", type=int, default=8192)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--held-out-share", type=float, default=0.1)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    return parser.parse_args()
+
+
+def base_recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """What all settings share."""
+    return {
+        "model": {"preset": "tiny"},
+        "data": {"window": options.window, "held_out_share": options.held_out_share, "block": 65_536, "gap": 8192},
+        "optimizer": {"lr": options.learning_rate},
+        "schedule": {"seconds": options.seconds},
+        "batch": {"size": options.batch_size},
+        "evaluation": {"every": 100, "batches": 16},
+        "checkpoint": {"every": 500, "keep": 1},
+    }
+
+
+def train(recipe: dict[str, Any], name: str, seed: int, genomes: list[Path], folder: Path) -> None:
+    """One run, unless it is done; one that was interrupted goes on."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    written = folder.with_suffix(".yaml")
+    written.write_text(json.dumps({**recipe, "patching": SETTINGS[name], "seed": seed}, indent=2))  # JSON is YAML
+    command = [sys.executable, "-m", "hyena_glt", "pretrain", written, *genomes, "-o", folder, "--resume"]
+    subprocess.run([*map(str, command)], check=True)
+
+
+def curve_of(folder: Path) -> dict[str, Any]:
+    """Held-out bits per base by training seconds, and what the run came to."""
+    lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+    seconds = {line["step"]: line["timings"]["elapsed_s"] for line in lines if line["kind"] == "train"}
+    curve = [(seconds[line["step"]], line["bits_per_base"]) for line in lines if line["kind"] == "evaluation"]
+    speeds = [line["timings"]["bases_per_second"] for line in lines if line["kind"] == "train"]
+    return {
+        "steps": max(seconds),
+        "bases_per_second": statistics.median(speeds),
+        "bits_per_base": curve[-1][1],
+        "curve": curve,
+    }
+
+
+def references(recipe: dict[str, Any], genomes: list[Path], seed: int) -> dict[str, float]:
+    """Bits per base of context models on the sequence that runs of this seed hold out."""
+    corpus = Corpus.from_fasta(genomes)
+    data = recipe["data"]
+    learned, kept = split_corpus(
+        corpus, held_out_share=data["held_out_share"], block=data["block"], gap=data["gap"], seed=seed
+    )
+    train_parts, held_out = (
+        [corpus.sequence(*place).tobytes() for place in part.spans.tolist()] for part in (learned, kept)
+    )
+    found = {f"markov order {k}": MarkovEntropy.fit(train_parts, order=k).bits_per_base(held_out) for k in MODEL_ORDERS}
+    found["mix, from scratch"] = MixEntropy().bits_per_base(held_out)
+    return found
+
+
+def seconds_to(curve: list[tuple[float, float]], bits: float) -> float | None:
+    """Training seconds after which a curve is at or below a level; None: never."""
+    return next((seconds for seconds, value in curve if value <= bits), None)
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The result as Markdown; what a setting needs to reach the byte mode's last figure, of the same seed."""
+    lines = [
+        f"{result['machine']}; {', '.join(result['genomes'])}; {result['seconds']:g} s of training a run; bits per "
+        "base held out, one figure for each seed",
+        "",
+        "| setting | bits per base | steps | kilobases/s | seconds to the byte mode's last figure |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    byte = {row["seed"]: row["bits_per_base"] for row in result["rows"] if row["setting"] == "byte"}
+    for name in dict.fromkeys(row["setting"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["setting"] == name]
+        reached = [seconds_to(row["curve"], byte[row["seed"]]) if row["seed"] in byte else None for row in rows]
+        cells = [
+            ", ".join(f"{row['bits_per_base']:.4f}" for row in rows),
+            ", ".join(f"{row['steps']:,}" for row in rows),
+            ", ".join(f"{row['bases_per_second'] / 1e3:.0f}" for row in rows),
+            ", ".join("never" if s is None else f"{s:.0f}" for s in reached),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", *(f"- {name}: {bits:.4f} bits per base" for name, bits in result["references"].items())]
+    return "\n".join(lines)
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Held-out bits per base against training seconds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(row["setting"] for row in result["rows"]))
+    for row in result["rows"]:
+        seconds, bits = zip(*row["curve"], strict=True)
+        label = row["setting"] if row["seed"] == result["rows"][0]["seed"] else None
+        axes.plot(seconds, bits, label=label, color=f"C{names.index(row['setting'])}", marker=".")
+    for name, bits in result["references"].items():
+        axes.axhline(bits, color="grey", linewidth=0.8, linestyle=":")
+        axes.text(0, bits, f" {name}", fontsize=7, va="bottom", color="grey")
+    axes.set(xlabel="seconds of training", ylabel="held-out bits per base")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
