@@ -113,7 +113,7 @@ def generate(
     """Continue prompts by letters that a causal net draws one by one.
 
     Args:
-        net: A causal net whose patcher decides from the past alone and can be streamed.
+        net: A causal net whose patcher decides from the past alone and can be streamed, or which learned to cut.
         prompt: str, bytes or 1-D byte tokens, not empty; a list of them, of any lengths; or 2-D tokens with PAD (-1)
             tails.
         max_new_tokens: Letters drawn for each row, at most.

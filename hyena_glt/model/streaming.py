@@ -11,27 +11,25 @@ such a start is one that no earlier byte may know of (`known_starts`).
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hyena_glt.errors import ConfigError, PatchingError
-from hyena_glt.model.adaptive_merger import AdaptiveTokenMerger, smooth_states, start_weights
+from hyena_glt.model.adaptive_merger import smooth_states, start_weights
+from hyena_glt.model.block_starts import LearnedStarts, StartSequence
 from hyena_glt.model.bridge import BridgeState
 from hyena_glt.model.byte_step import ByteStep, NarrowStates, pack, unpack
 from hyena_glt.model.inputs import check_tokens
+from hyena_glt.model.patch_step import PatchStep
 from hyena_glt.model.sources import Piece, encode_piece, resolve_patcher
 from hyena_glt.model.visibility import readable_in_block
-from hyena_glt.patching import scan_kernels as kernels
-from hyena_glt.patching.online import Symbols, TokenSequence
 from hyena_glt.patching.patcher import Patcher
-from hyena_glt.patching.scan import NO_BOOLS, Bools, Lengths, Scanner
+from hyena_glt.patching.scan import NO_BOOLS, Bools, Lengths
 from hyena_glt.positions.position_info import PositionInfo
 from hyena_glt.tokens.byte_tokenizer import VOCAB_SIZE
 
@@ -39,98 +37,6 @@ if TYPE_CHECKING:
     from hyena_glt.model.hyena_glt import HyenaGLT
 
 NO_LENGTHS: Lengths = np.zeros(0, np.int64)
-
-
-class LookingScanner(Scanner):
-    """A scanner that decides about the token after a block in every mode, and keeps which starts were forced.
-
-    In mode mask, entry `i` of what is fed is about token `i + 1`.
-    """
-
-    known: Bools = NO_BOOLS  # (n,) of the tokens fed last; False at a start that only the forced mask made
-
-    def feed(self, scores: NDArray[Any], forced: Bools | None = None) -> Lengths:
-        """As `Scanner.feed`."""
-        self.known = np.ones(scores.size, np.bool_)
-        if self.rule.mode == "mask" and scores.size:
-            return self._close(scores, forced, shift=1)
-        return super().feed(scores, forced)
-
-    def _force_first(self, forced: Bools | None) -> Lengths:
-        opening = super()._force_first(forced)
-        self.known[:1] = not opening.size
-        return opening
-
-    def _close(self, starts: Bools, forced: Bools | None, shift: int) -> Lengths:
-        first, cap = self._seen + shift, self.rule.cap
-        edges = NO_BOOLS if forced is None else np.ascontiguousarray(forced)
-        room = np.count_nonzero(starts) + np.count_nonzero(edges) + (first + starts.size - self._last_start) // cap
-        lengths, known = np.empty(room, np.int64), np.ones(starts.size, np.bool_)
-        count, self._last_start = kernels.close_patches(
-            np.ascontiguousarray(starts), edges, first, self._last_start, self.rule.shortest, cap, lengths, known
-        )
-        self.known[1:] = known[:-1]
-        self._seen += starts.size
-        return lengths[:count]
-
-
-class StartSequence(TokenSequence):
-    """Cuts one sequence as `OnlinePatcher` does, each patch as soon as its last byte is fed where that can be known."""
-
-    _scanner: LookingScanner
-
-    def __init__(self, patcher: Patcher) -> None:
-        super().__init__(patcher)
-        self._scanner = LookingScanner(self._scanner.rule)
-
-    @property
-    def known(self) -> Bools:
-        """`(n,)` bool of the tokens fed last; False at a start that its own token forced."""
-        return self._scanner.known
-
-    def feed(self, symbols: Symbols, entropies: Any = None, preds: Any = None) -> Lengths:
-        """`(num_patches,)` int64: the patches that are complete now, as far as the past and these tokens tell."""
-        if self._token_starts is None:
-            return super().feed(symbols, entropies, preds)
-        starts = self._token_starts.feed(symbols)
-        following = deepcopy(self._token_starts).feed(np.zeros(1, symbols.dtype))
-        return self._scanner.feed(np.concatenate([starts[1:], following])[: starts.size])
-
-    def fork(self) -> StartSequence:
-        """An independent copy; the patcher and its model are shared."""
-        shared = [self._patcher, getattr(self._stream, "model", None)]
-        return deepcopy(self, {id(part): part for part in shared if part is not None})
-
-
-class LearnedStarts:
-    """Cuts one sequence as `AdaptiveTokenMerger.cut` does; a patch that is full is complete at its last byte.
-
-    Args:
-        merger: Gives the limits.
-    """
-
-    def __init__(self, merger: AdaptiveTokenMerger) -> None:
-        self.known: Bools = NO_BOOLS  # (n,) of the bytes fed last; False at a start that its own byte decided
-        self._shortest, self._cap = merger.shortest, merger.cap or kernels.NO_CAP
-        self._seen = self._last_start = 0
-
-    def feed(self, chances: Tensor) -> Lengths:
-        """`(num_patches,)` int64: the patches that are complete now, from `(n,)` probabilities of a start."""
-        starts = np.append((chances >= 0.5).cpu().numpy(), False)  # of the byte to come only the cap can tell
-        first, open_start = self._seen, self._last_start
-        lengths = np.empty(np.count_nonzero(starts) + (first + starts.size - open_start) // self._cap + 1, np.int64)
-        count, self._last_start = kernels.close_patches(
-            starts, NO_BOOLS, first, open_start, self._shortest, self._cap, lengths, NO_BOOLS
-        )
-        lengths = lengths[: int(count)]
-        self.known = np.ones(len(chances), np.bool_)
-        self.known[(open_start + lengths.cumsum() - first)[lengths != self._cap]] = False
-        self._seen += len(chances)
-        return lengths
-
-    def fork(self) -> LearnedStarts:
-        """An independent copy."""
-        return copy(self)
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +56,13 @@ class StreamingState:
     trunk: Any = None
     smoothed: Tensor | None = None  # (1, 1, hidden) of the last patch, where boundaries are learned
     bridge: BridgeState | None = None
+
+
+class CompiledSteps(NamedTuple):
+    """What single bytes take; it may hold copies of the weights as they are when the first byte comes alone."""
+
+    byte: ByteStep
+    patch: PatchStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -201,7 +114,10 @@ class NetStream:
         if patcher is not None and not isinstance(patcher, Patcher):
             raise ConfigError(f"patcher: expected a Patcher, which can be streamed, got {type(patcher).__name__}")
         self.patcher: Patcher | None = patcher  # None: the net cuts by itself
-        self._step: ByteStep | None = None  # holds copies of the weights as they are when the first byte comes alone
+        self._steps: CompiledSteps | None = None
+        weight = net.head.project.weight.detach()
+        self._no_bytes = weight.new_zeros(1, 0, net.config.local_hidden_size)
+        self._no_patches = weight.new_zeros(1, 0, net.config.hidden_size)
         self.state = self._beginning()
 
     @torch.no_grad()
@@ -231,12 +147,13 @@ class NetStream:
             _check_for_learned(tokens, entropies)
         if not len(tokens):
             lengths = NO_LENGTHS if lengths is None else lengths
-            return self._output(self._no_bytes(), self._pool(lengths), lengths, NO_BOOLS)
-        run = self._run_byte if is_byte and self._byte_step() else self._run_block
+            return self._output(self._no_bytes, self._pool(lengths), lengths, NO_BOOLS)
         with self.net._precision():
-            output = run(ids, lengths)
+            output = self._run_byte(ids, lengths) if is_byte and self._may_step() else self._run_block(ids, lengths)
         state.num_bytes += len(tokens)
-        state.open_length += len(tokens) - int(output.patch_lengths.sum())
+        state.open_length += len(tokens)
+        if output.patch_lengths.numel():
+            state.open_length -= int(output.patch_lengths.sum())
         return output
 
     @torch.no_grad()
@@ -245,17 +162,21 @@ class NetStream:
         length = self.state.open_length
         with self.net._precision():
             lengths = np.full(1 if length else 0, length, np.int64)
-            output = self._output(self._no_bytes(), self._pool(lengths), lengths, NO_BOOLS)
-        self.state, self._step = self._beginning(), None
+            output = self._output(self._no_bytes, self._pool(lengths), lengths, NO_BOOLS)
+        self.state, self._steps = self._beginning(), None
         return output
 
     def fork(self) -> NetStream:
         """An independent stream that goes on from here; net and patcher are shared."""
         other = NetStream(self.net, self.patcher, self.offset)
         state = self.state  # its tensors are never written to
-        other._step = self._step
-        lists = {"open_bytes": list(state.open_bytes), "open_chances": list(state.open_chances)}
-        other.state = replace(state, starts=state.starts.fork(), **lists)
+        other._steps = self._steps
+        other.state = replace(
+            state,
+            starts=state.starts.fork(),
+            open_bytes=list(state.open_bytes),
+            open_chances=list(state.open_chances),
+        )
         return other
 
     def _beginning(self) -> StreamingState:
@@ -279,27 +200,24 @@ class NetStream:
 
     def _run_byte(self, ids: Tensor, lengths: Lengths | None) -> StreamOutput:
         """The same for a byte that comes alone: it may read every patch that is complete after it."""
-        state, step = self.state, self._step
-        assert step is not None
+        state = self.state
+        self._steps = self._steps or CompiledSteps(ByteStep(self.net), PatchStep(self.net.trunk))
+        step = self._steps.byte
         narrow = pack(state.encoder, state.decoder) if state.narrow is None else state.narrow
         encoded, narrow = step.encode(int(ids), narrow)
         lengths = self._take(torch.from_numpy(encoded).view(1, 1, -1), lengths)
         patch_states, known, offset = self._pool(lengths), state.starts.known, state.open_length
         if lengths.size:
             offset = int(readable_in_block(lengths, offset, known)[0][0])
-            _, state.bridge = self.net.bridge.stream(
-                self._no_bytes(), patch_states, NO_LENGTHS, NO_LENGTHS, state.bridge
-            )
+            _, state.bridge = self.net.bridge.stream(self._no_bytes, patch_states, NO_LENGTHS, NO_LENGTHS, state.bridge)
         assert state.bridge is not None
         decoded, logits, state.narrow = step.decode(encoded, offset, state.bridge, narrow)
         rows = (torch.from_numpy(values).view(1, 1, -1) for values in (decoded, logits))
         return self._output(next(rows), patch_states, lengths, known, next(rows))
 
-    def _byte_step(self) -> ByteStep | None:
-        """The compiled step, once the stream has begun and where the net allows it."""
-        if self._step is None and self.state.num_bytes and ByteStep.fits(self.net):
-            self._step = ByteStep(self.net)
-        return self._step if self.state.num_bytes else None
+    def _may_step(self) -> bool:
+        """Whether a byte that comes alone takes the compiled way: the stream has begun and the net allows it."""
+        return bool(self.state.num_bytes) and (self._steps is not None or ByteStep.fits(self.net))
 
     def _take(self, encoded: Tensor, lengths: Lengths | None) -> Lengths:
         """Add encoder states `(1, n, local)` to the open patch; the patches that they complete."""
@@ -322,12 +240,16 @@ class NetStream:
         """Trunk states of the patches completed by the last bytes, `(1, num_patches, hidden)`."""
         state, net = self.state, self.net
         if not lengths.size:
-            return net.head.project.weight.new_zeros(1, 0, net.config.hidden_size)
+            return self._no_patches
         total = int(lengths.sum())
         states, state.open_bytes = _split_at(state.open_bytes, total)
         first = self.offset + state.num_bytes - state.open_length
         info = PositionInfo.from_patch_lengths(torch.from_numpy(lengths).to(net.device).unsqueeze(0), first, total)
-        trunk, state.trunk = net.trunk.stream(net.pooling(states, info), state.trunk)
+        pooled = net.pooling(states, info)
+        if lengths.size == 1 and state.trunk is not None and self._steps is not None and not net.training:
+            trunk, state.trunk = self._steps.patch(pooled, state.trunk)
+        else:
+            trunk, state.trunk = net.trunk.stream(pooled, state.trunk)
         state.num_patches += lengths.size
         return trunk if net.merger is None else self._smooth(trunk, info)
 
@@ -341,9 +263,6 @@ class NetStream:
         smoothed = smooth_states(trunk, weights)[:, trunk.shape[1] - info.patch_lengths.shape[1] :]
         state.smoothed = smoothed[:, -1:].clone()
         return smoothed
-
-    def _no_bytes(self) -> Tensor:
-        return self.net.head.project.weight.new_zeros(1, 0, self.net.config.local_hidden_size)
 
     def _output(
         self, decoded: Tensor, patch_states: Tensor, lengths: Lengths, known: Bools, logits: Tensor | None = None

@@ -82,6 +82,30 @@ def test_cached_logits_equal_recomputed_logits(small_net, patcher_of, mode):
         assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("limits", [(None, None), (None, 5), (2, 6)])
+def test_generation_with_learned_boundaries_equals_recomputation(small_net, limits):
+    limits = {"min_patch_length": limits[0], "max_patch_length": limits[1]}
+    net = small_net(boundaries="learned", target_patch_length=4, **limits).double()
+    text, ids = PROMPT, [ord(letter) + 4 for letter in "ACGT"]
+    found = net.generate(PROMPT, max_new_tokens=30, temperature=0.0)
+    for _ in range(30):
+        with torch.no_grad():
+            logits = net(ByteTokenizer().encode(text)[None]).logits[0, -1, ids]
+        text += "ACGT"[int(logits.argmax())]
+    assert found == text
+
+
+def test_cached_logits_of_learned_boundaries_equal_recomputed_logits(small_net):
+    net = small_net(boundaries="learned", target_patch_length=4, max_patch_length=9)
+    text = net.generate(PROMPT, max_new_tokens=40, seed=3)
+    stream = net.stream()
+    for end in range(1, len(text) + 1):
+        logits = stream.feed(text[end - 1]).logits[0, -1]
+        with torch.no_grad():
+            expected = net(ByteTokenizer().encode(text[:end])[None]).logits[0, -1]
+        assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 50.0])
 def test_only_allowed_letters_are_drawn(static_net, temperature):
     assert set(static_net.generate("ACGT", 60, temperature=temperature, include_prompt=False)) <= set("ACGT")

@@ -1,0 +1,173 @@
+"""One patch state through the trunk: its products as matrix times vector, all between them in compiled loops.
+
+A step reads every weight of the trunk once, which is the time it cannot do without; what lies between the products
+would take half as long again as separate tensor operations. Equal to `HyenaTrunk.stream` up to rounding; for float32
+weights on the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit
+from torch import Tensor
+
+from hyena_glt.layers.hyena_operator import OperatorState
+from hyena_glt.layers.lag_filter import LagFilter, check_streamable
+from hyena_glt.model.byte_step import normed
+from hyena_glt.model.trunk import HyenaTrunk, TrunkBlock
+from hyena_glt.ops.stream_state import History, PastInputs, StreamState, StreamStates
+from hyena_glt.ops.streaming import extend, kept_values
+from hyena_glt.patching.scan import Floats
+
+ANY_LENGTH = 1 << 62  # values; more than any history
+
+
+class BlockWeights(NamedTuple):
+    """The weights of a trunk block where they lie."""
+
+    operator_norm: Floats  # (hidden,)
+    project_in: Tensor  # (3 * hidden, hidden)
+    short_taps: Floats  # (3 * hidden, taps)
+    bypass: Floats  # (hidden,)
+    long: LongStep
+    project_out: Tensor  # (hidden, hidden)
+    feed_forward_norm: Floats  # (hidden,)
+    inner_in: Tensor  # (2 * inner, hidden)
+    inner_out: Tensor  # (hidden, inner)
+
+
+@njit(cache=True, nogil=True)
+def add_and_norm(x, branch, weight):
+    """`x + branch` `(dim,)`, and the same normalised."""
+    x = x + branch
+    return x, normed(x, weight)
+
+
+@njit(cache=True, nogil=True)
+def gates(projected, taps, past):
+    """Query and key * value after the short filter, `(hidden,)`, and the inputs that stay, `(3 * hidden, taps - 1)`."""
+    kept = past.shape[1]
+    filtered, after = np.empty_like(projected), np.empty_like(past)
+    for channel in range(projected.size):
+        total = projected[channel] * taps[channel, 0]
+        for lag in range(1, kept + 1):
+            total += past[channel, kept - lag] * taps[channel, lag]
+        filtered[channel] = total
+        after[channel, : kept - 1] = past[channel, 1:]
+        after[channel, kept - 1] = projected[channel]
+    hidden = projected.size // 3
+    return filtered[:hidden], filtered[hidden : 2 * hidden] * filtered[2 * hidden :], after
+
+
+@njit(cache=True, nogil=True)
+def mix(query, convolved, bypass, gated):
+    """`query * (convolved + bypass * gated)`, all `(hidden,)`."""
+    return query * (convolved + bypass * gated)
+
+
+@njit(cache=True, nogil=True)
+def gated_unit(projected):
+    """`silu(gate) * up` from both, `(2 * inner,)`."""
+    inner = projected.size // 2
+    gate, up = projected[:inner], projected[inner:]
+    return gate * up / (np.float32(1) + np.exp(-gate))
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def newest_output(values, length, reversed_taps):
+    """The last output of a causal convolution, `(channels,)`.
+
+    Args:
+        values: `(channels, capacity)`, of which the first `length` count.
+        reversed_taps: `(channels, taps)`, lag 0 last.
+    """
+    channels, taps = reversed_taps.shape
+    y = np.empty(channels, np.float32)
+    count = min(length, taps)
+    for channel in range(channels):
+        total = np.float32(0)
+        for i in range(count):
+            total += values[channel, length - count + i] * reversed_taps[channel, taps - count + i]
+        y[channel] = total
+    return y
+
+
+class LongStep:
+    """Runs single inputs through a long filter; those with a history meet taps that are looked up rarely."""
+
+    def __init__(self, taps: LagFilter) -> None:
+        self._filter = taps
+        self._has_history = type(taps).stream is LagFilter.stream
+        self._length = 0  # values that the taps kept here can meet
+        self._reach: int | None = None
+        self._taps = np.zeros((0, 0), np.float32)
+
+    def __call__(self, gated: Floats, state: StreamState) -> tuple[Floats, StreamState]:
+        """As `LagFilter.stream` of `(channels,)`."""
+        u = torch.from_numpy(gated).view(1, -1, 1)
+        if not (self._has_history and isinstance(state, History)):
+            convolved, state = self._filter.stream(u, state)
+            return convolved.numpy().reshape(-1), state
+        if state.length >= self._length:
+            self._reach, taps = self._filter.stream_taps(state.length + 1)
+            self._taps = taps.contiguous().numpy()
+            self._length = ANY_LENGTH if taps.shape[1] == self._reach else taps.shape[1]
+        history = extend(u, state, self._reach)
+        y = newest_output(history.buffer[0].numpy(), history.length, self._taps)
+        return y, history.trimmed(kept_values(self._reach))
+
+
+class PatchStep:
+    """Runs single patches through a trunk, with its weights as they are now: later changes may not count.
+
+    Args:
+        trunk: A causal trunk with float32 weights on the CPU.
+    """
+
+    def __init__(self, trunk: HyenaTrunk) -> None:
+        self._blocks = [_weights(block) for block in trunk.blocks if isinstance(block, TrunkBlock)]
+        self._norm = _array(trunk.norm.weight)
+
+    def __call__(self, x: Tensor, state: StreamStates) -> tuple[Tensor, StreamStates]:
+        """As `HyenaTrunk.stream` without dropout, for `(1, 1, hidden)` and a stream that has begun."""
+        residual, branch = x.numpy().reshape(-1), np.zeros(x.shape[-1], np.float32)
+        states: list[OperatorState] = []
+        for block, old in zip(self._blocks, state.parts, strict=True):
+            assert isinstance(old, OperatorState)
+            residual, signal = add_and_norm(residual, branch, block.operator_norm)
+            projected = _product(block.project_in, signal)
+            query, gated, after = gates(projected, block.short_taps, old.short.values[0].numpy())
+            convolved, long = block.long(gated, old.long)
+            mixed = mix(query, convolved, block.bypass, gated)
+            states.append(OperatorState(short=PastInputs(values=torch.from_numpy(after).unsqueeze(0)), long=long))
+            residual, signal = add_and_norm(residual, _product(block.project_out, mixed), block.feed_forward_norm)
+            branch = _product(block.inner_out, gated_unit(_product(block.inner_in, signal)))
+        _, result = add_and_norm(residual, branch, self._norm)
+        return torch.from_numpy(result).view(1, 1, -1), StreamStates(parts=tuple(states))
+
+
+def _weights(block: TrunkBlock) -> BlockWeights:
+    operator, feed_forward = block.operator, block.feed_forward
+    return BlockWeights(
+        operator_norm=_array(block.operator_norm.weight),
+        project_in=operator.project_in.weight.detach(),
+        short_taps=_array(operator.short_taps),
+        bypass=_array(operator.bypass),
+        long=LongStep(check_streamable(operator.past)),
+        project_out=operator.project_out.weight.detach(),
+        feed_forward_norm=_array(block.feed_forward_norm.weight),
+        inner_in=feed_forward.project_in.weight.detach(),
+        inner_out=feed_forward.project_out.weight.detach(),
+    )
+
+
+def _product(weight: Tensor, x: Floats) -> Floats:
+    return F.linear(torch.from_numpy(x).unsqueeze(0), weight).numpy()[0]
+
+
+def _array(weight: Tensor) -> Floats:
+    return weight.detach().numpy()
