@@ -1,0 +1,691 @@
+"""A recipe and sequence files -> a trained net in a folder, through checkpoints from which the same bits follow.
+
+RUN_FOLDER/
+    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher
+    patcher/            what cuts windows into patches, fitted on training sequence alone
+    patches/            where it cuts the sequence, so that a resumed run need not cut again
+    checkpoints/        weights, optimizer, random states, place in the data
+    metrics.jsonl       one line a step, evaluation, sample or spike
+    model/              the finished net, for HyenaGLT.from_pretrained
+    nan_report.json     only where the loss or a gradient was no number: where that began
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import numpy as np
+import torch
+
+from hyena_glt.__about__ import __version__
+from hyena_glt.checks import parse_json
+from hyena_glt.errors import ConfigError, OutputExistsError, SystemProblem
+from hyena_glt.model import HyenaGLT
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+from hyena_glt.training.checkpoints import CheckpointFolder
+from hyena_glt.training.clipping import clip_by_global_norm
+from hyena_glt.training.corpus import Corpus, Regions, split_corpus
+from hyena_glt.training.loader import Batch, WindowLoader, eval_batches
+from hyena_glt.training.metrics_log import METRICS_FILE, TENSORBOARD_FOLDER, MetricsLog, SpikeWatch
+from hyena_glt.training.nan_report import REPORT_FILE, first_module_not_finite, gradients_not_finite, write_nan_report
+from hyena_glt.training.objectives import BITS_PER_NAT, HELD_OUT, Task, make_task, summed_loss, summed_losses
+from hyena_glt.training.patched_corpus import PatchedCorpus, StaticPatches
+from hyena_glt.training.recipe import PatchingSection, Recipe, differences
+from hyena_glt.training.schedule import make_optimizer, rate_at, set_rate, share_done
+from hyena_glt.training.state import optimizer_tensors, restore_optimizer, restore_rng, rng_state
+from hyena_glt.training.windows import WindowTable, tile
+
+if TYPE_CHECKING:
+    from hyena_glt.patching import Patcher
+    from hyena_glt.training.engine import Engine
+
+FORMAT = "hyena-glt/run/1"
+RUN_FILE = "run.json"
+VERSION_KEY = "hyena_glt_version"  # of the beginning; another one may go on
+OWN_NAMES = (RUN_FILE, "patcher", "patches", "checkpoints", METRICS_FILE, TENSORBOARD_FOLDER, REPORT_FILE, "model")
+FIT_PIECE = 1 << 20  # bases of the pieces that a patcher is fitted on, where it is not on all
+MIX_CAP = 1024  # bases; in a repeat, a model that learns as it reads is never surprised
+PROMPT_BASES = 64
+STEP_SALT = 0x5EED
+
+Note = Callable[[str], None]
+RunState = Literal["new", "begun", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after an update."""
+
+    step: int
+    done: float  # share of the run
+    bits_per_base: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run has come to."""
+
+    step: int  # updates
+    bits_per_base: float | None  # of the last update
+    held_out_bits_per_base: float | None  # of the last evaluation
+    model: Path | None  # None: stopped before the end, to be resumed
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a run reads."""
+
+    train: WindowTable
+    held_out: WindowTable | None
+    patcher: Patcher | None  # of the net that is saved; None: the net cuts, or boundaries are random
+    patches: Any  # what a loader takes: PatchedCorpus, or None
+
+
+class RunFolder:
+    """The files of one run, and whether they belong to it.
+
+    Args:
+        path: The folder; `begin` makes it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        names = ("patcher", "patches", "checkpoints", "model")
+        self.patcher, self.patches, self.checkpoints, self.model = (self.path / name for name in names)
+
+    def state(self, identity: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> RunState:
+        """Whether a run of this identity begins, goes on, or is done.
+
+        Args:
+            identity: What the run is, as `run_identity` gives it.
+            resume: Go on where there is something to go on from.
+            force: Begin anew whatever is there.
+
+        Raises:
+            ConfigError: The run that is there has another recipe or corpus; the differences are named.
+            OutputExistsError: Something is there, and neither `resume` nor `force` is set.
+        """
+        if force:
+            return "new"
+        path = self.path / RUN_FILE
+        if not path.is_file():
+            there = [name for name in OWN_NAMES if (self.path / name).exists()]
+            if there:
+                raise OutputExistsError(
+                    f"{self.path / there[0]}: exists already, of no run; give --force to replace it"
+                )
+            return "new"
+        known = parse_json(path.read_bytes(), path=path)
+        known.pop(VERSION_KEY, None)
+        changed = differences(known, identity)
+        if changed:
+            raise ConfigError(
+                f"{path}: the run was begun with other options or data: {'; '.join(changed)}; "
+                "give another folder, or --force to begin anew"
+            )
+        if (self.model / "manifest.json").is_file():
+            return "done"
+        if not resume:
+            raise OutputExistsError(f"{self.path}: a run was begun here; give --resume to go on, --force to begin anew")
+        return "begun"
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Remove the files of an earlier run and say what this one is.
+
+        Raises:
+            SystemProblem: The folder cannot be written.
+        """
+        make_folder(self.path)
+        for name in OWN_NAMES:
+            place = self.path / name
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+        with atomic_write(self.path / RUN_FILE, "w", overwrite=True) as handle:
+            handle.write(json.dumps({VERSION_KEY: __version__, **identity}, indent=2, allow_nan=False) + "\n")
+
+
+def run_identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
+    """What makes two runs the same run: options, sequence, and the patcher where one is given."""
+    facts = recipe.facts()
+    given = facts["patching"].pop("patcher")
+    return {
+        "format": FORMAT,
+        "recipe": facts,
+        "corpus_sha256": corpus.sha256,
+        "patcher_sha256": None if given is None else sha256_file(_patcher_file(given)),
+    }
+
+
+def open_run(
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
+    engine: Engine,
+    files: Sequence[str | os.PathLike[str]] = (),
+    *,
+    resume: bool = False,
+    force: bool = False,
+    note: Note = lambda text: None,
+) -> Trainer | None:
+    """Read the data and set up a run, at its beginning or where its last checkpoint left it.
+
+    Args:
+        recipe: What to do.
+        folder: Where everything is written.
+        engine: This process's place among those that train together, and its device.
+        files: FASTA files in place of the recipe's.
+        resume: Go on with the run that is there, or begin one where there is none.
+        force: Begin anew, whatever is there.
+        note: Told what a person should know.
+
+    Returns:
+        What runs it; None where this run is finished already.
+
+    Raises:
+        ConfigError: No files, options that do not fit, or a resumed run with another recipe or corpus.
+        OutputExistsError: Something is there, and neither `resume` nor `force` is set.
+        DataError: Sequences that are malformed, or too little of them.
+        SystemProblem: The folder cannot be written.
+    """
+    paths = [Path(file) for file in (files or recipe.data.files)]
+    if not paths:
+        raise ConfigError("data.files: expected FASTA files, in the recipe or on the command line, got none")
+    corpus = Corpus.from_fasta(paths, recipe.data.alphabet, keep_case=recipe.data.keep_case)
+    run, identity = RunFolder(folder), run_identity(recipe, corpus)
+    state = run.state(identity, resume=resume, force=force)
+    engine.barrier()
+    if state == "done":
+        return None
+    if state == "new" and engine.is_main:
+        run.begin(identity)
+    engine.barrier()
+    data = prepare_data(recipe, corpus, run, engine, note)
+    return Trainer(recipe, run, data, engine, note)
+
+
+def prepare_data(recipe: Recipe, corpus: Corpus, run: RunFolder, engine: Engine, note: Note) -> TrainingData:
+    """Windows of both halves of a corpus, and their patches.
+
+    Raises:
+        DataError: Nothing to learn from.
+        ConfigError: A patcher that does not fit, or a mean patch length that cannot be reached.
+    """
+    options = recipe.data
+    learned, kept = split_corpus(
+        corpus,
+        held_out_contigs=options.held_out_contigs,
+        held_out_share=options.held_out_share,
+        block=options.block,
+        gap=options.gap,
+        seed=recipe.seed,
+    )
+    shape = options.window, options.stride, options.max_ambiguous_share
+    train = WindowTable(learned, *shape)
+    held_out = WindowTable(kept, options.window, None, options.max_ambiguous_share) if len(kept) else None
+    if train.num_left_out:
+        note(f"{train.num_left_out:,} training windows are left out: mostly ambiguity symbols, or too short")
+    if held_out is None:
+        note("nothing is held out (data.held_out_share, data.held_out_contigs), so nothing is evaluated")
+    patcher = _saved_patcher(recipe, learned, run, engine)
+    if not engine.is_main:
+        engine.barrier()
+    patches = make_patches(recipe, corpus, patcher, run.patches)
+    if engine.is_main:
+        engine.barrier()  # the others read what rank 0 has cut
+    return TrainingData(train, held_out, None if recipe.patching.mode == "random" else patcher, patches)
+
+
+def make_patches(recipe: Recipe, corpus: Corpus, patcher: Patcher | None, cache: Path | None = None) -> Any:
+    """What gives windows their patches: equal ones, those of a whole corpus (kept in `cache`), or None: the net cuts.
+
+    Raises:
+        ConfigError: Boundaries that depend on the future, where the net predicts from the past.
+    """
+    mode = recipe.patching.mode
+    if mode == "byte":
+        return StaticPatches(1)
+    if mode == "static":
+        return StaticPatches(recipe.patching.size)
+    if patcher is None:
+        return None
+    if recipe.model.causal and mode != "random" and not patcher.is_causal:
+        raise ConfigError(
+            "patching.patcher: expected boundaries that the past decides with objective next_byte, got a patcher with "
+            "is_causal False (top-k, a tokenizer's merges or the entropy model 'auto')"
+        )
+    both = recipe.data.reverse_complement
+    patches = PatchedCorpus.from_patcher(corpus, patcher, reverse_complement=both, cache_folder=cache)
+    return patches.shuffled(recipe.seed) if mode == "random" else patches
+
+
+def make_patcher(options: PatchingSection, learned: Regions) -> Patcher | None:
+    """The patcher that a recipe asks for, fitted on what is learned from and nothing else; None: the net cuts.
+
+    Raises:
+        ConfigError: A mean patch length that these sequences cannot give.
+        ModelFileError: A given patcher that is damaged.
+    """
+    from hyena_glt.entropies import MarkovEntropy, MixEntropy
+    from hyena_glt.patching import Patcher, calibrate
+
+    if options.mode == "learned":
+        return None
+    if options.mode == "byte":
+        return Patcher(patching_mode="byte")
+    if options.mode == "static":
+        return Patcher(patching_mode="static", patch_size=options.size)
+    if options.patcher is not None:
+        return Patcher.load(options.patcher)
+    pieces, alphabet = fit_pieces(learned, options.fit_bases), learned.corpus.alphabet.name
+    is_mix = options.mode == "mix"
+    longest = MIX_CAP if is_mix and options.max_length is None else options.max_length
+    return calibrate(
+        pieces,
+        entropy_model=MixEntropy(alphabet) if is_mix else MarkovEntropy.fit(pieces, alphabet=alphabet),
+        target_mean_length=options.target_length,
+        min_patch_length=options.min_length,
+        max_patch_length=longest,
+    ).build()
+
+
+def fit_pieces(learned: Regions, most_bases: int) -> list[bytes]:
+    """The regions, or where they are longer than `most_bases` evenly spaced pieces of them."""
+    spans = learned.spans
+    if learned.num_bases > most_bases:
+        every = tile(spans, FIT_PIECE, FIT_PIECE)
+        count = max(1, round(len(every) * most_bases / learned.num_bases))
+        spans = every[np.linspace(0, len(every) - 1, count).round().astype(np.int64)]
+    return [learned.corpus.sequence(*place).tobytes() for place in spans.tolist()]
+
+
+def evenly_spaced(table: WindowTable, most: int | None) -> WindowTable:
+    """A table of at most so many of its windows, spread over all of them."""
+    chosen = copy.copy(table)
+    if most is not None and len(table) > most:
+        chosen.windows = table.windows[np.linspace(0, len(table) - 1, most).round().astype(np.int64)]
+    return chosen
+
+
+def _saved_patcher(recipe: Recipe, learned: Regions, run: RunFolder, engine: Engine) -> Patcher | None:
+    """The patcher of a run: made once, by rank 0, and read from its folder by every process ever after."""
+    from hyena_glt.patching import Patcher
+
+    if recipe.patching.mode == "learned":
+        return None
+    if engine.is_main and not (run.patcher / "patcher.json").is_file():
+        patcher = make_patcher(recipe.patching, learned)
+        assert patcher is not None
+        patcher.save(run.patcher)
+    engine.barrier()
+    return Patcher.load(run.patcher)
+
+
+def _patcher_file(name: str) -> Path:
+    from hyena_glt.patching.saved import patcher_file
+
+    return patcher_file(name)
+
+
+class Trainer:
+    """A run that is set up: `run` takes it to its end, or to the next checkpoint when it is asked to stop.
+
+    Args:
+        recipe: What to do.
+        run: Where everything is written; what is there is continued.
+        data: What is read.
+        engine: The processes that train together.
+        note: Told what a person should know.
+
+    Raises:
+        ModelFileError: A checkpoint that does not fit the net.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunFolder, data: TrainingData, engine: Engine, note: Note) -> None:
+        self.recipe, self.data, self.engine = recipe, data, engine
+        self._run_folder, self._note = run, note
+        _seed_generators(recipe.seed)
+        self.net = self._make_net()
+        self.model = engine.prepare(self.net)
+        if recipe.compile:
+            self.model = torch.compile(self.model, dynamic=True)  # type: ignore[assignment]
+        self.optimizer = make_optimizer(self.net, recipe.optimizer)
+        self.loader = WindowLoader(
+            data.train.corpus,
+            data.train,
+            batch_size=recipe.batch.size,
+            seed=recipe.seed,
+            rank=engine.rank,
+            world=engine.world,
+            reverse_complement=recipe.data.reverse_complement,
+            patches=data.patches,
+        )
+        self.checkpoints = CheckpointFolder(run.checkpoints, recipe.checkpoint.keep)
+        self.step, self.elapsed_s = 0, 0.0
+        self.bits_per_base: float | None = None
+        self.held_out_bits_per_base: float | None = None
+        self._is_rounded_off = True  # whether evaluation and sample of this step are done
+        self._samples_are_off = False
+        self._spikes = SpikeWatch()
+        self._restore()
+        self._batches = iter(self.loader)
+        self._log: MetricsLog | None = None
+
+    def run(
+        self, stop: Callable[[], bool] = lambda: False, show: Callable[[Progress], None] = lambda now: None
+    ) -> TrainResult:
+        """Train.
+
+        Args:
+            stop: Asked after every update; True makes a checkpoint and returns, to be resumed.
+            show: Told of every update.
+
+        Raises:
+            ConfigError: A loss or a gradient is no number any more; nothing was updated by it.
+            SystemProblem: The disk is full, another process has ended, ...
+        """
+        if self.engine.is_main:
+            self._log = MetricsLog(self._run_folder.path, self.step, self._note, self._is_rounded_off)
+        try:
+            with self.engine.watched():
+                finished = self._round_off(stop) and self._train(stop, show)
+            if not finished:
+                self._save()
+            model = self._save_net() if finished else None
+        finally:
+            if self._log is not None:
+                self._log.close()
+        return TrainResult(self.step, self.bits_per_base, self.held_out_bits_per_base, model)
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is behind, in [0, 1]."""
+        return share_done(self.recipe.schedule, self.step, self.elapsed_s)
+
+    def _make_net(self) -> HyenaGLT:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            net = HyenaGLT(self.recipe.model, self.data.patcher)
+        net.gradient_checkpointing_enable(self.recipe.gradient_checkpointing)
+        return net.train()
+
+    def _train(self, stop: Callable[[], bool], show: Callable[[Progress], None]) -> bool:
+        """Update until the end; False when asked to stop before it."""
+        while self.done < 1.0:
+            if not self.engine.all_true(not stop()):
+                return False
+            self._update()
+            show(Progress(self.step, self.done, self.bits_per_base or 0.0))
+            if not self._round_off(stop):
+                return False
+        return True
+
+    def _update(self) -> None:
+        """One update from `accumulate` batches of every process."""
+        began = time.perf_counter()
+        batches = [next(self._batches) for _ in range(self.recipe.batch.accumulate)]
+        tasks = [self._task(batch) for batch in batches]
+        torch.manual_seed(_step_seed(self.recipe.seed, self.step, self.engine.rank))  # what is dropped out
+        num_targets = self.engine.sum(float(sum(task.num_targets for task in tasks)))
+        own_loss = self._backward(tasks, num_targets)
+        norm = clip_by_global_norm(self.net.parameters(), self.recipe.optimizer.clip_norm, self.engine)
+        if not self.engine.all_true(math.isfinite(own_loss) and math.isfinite(norm)):
+            self._refuse(tasks, own_loss, norm)
+        rate = self.recipe.optimizer.lr * rate_at(self.done, self.recipe.schedule.warm_up, self.recipe.schedule.floor)
+        set_rate(self.optimizer, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        num_bases = float(sum(task.num_bases for task in tasks))
+        loss_sum, num_bases = self.engine.sum([own_loss, num_bases])
+        self.step += 1
+        self._is_rounded_off = False
+        self._count_update(tasks, loss_sum / max(num_targets, 1.0), norm, rate, batches[-1].epoch, num_bases, began)
+
+    def _backward(self, tasks: list[Task], num_targets: float) -> float:
+        """Gradients of the mean loss of an update; this process's share of the loss, a sum in nats."""
+        total = 0.0
+        for index, task in enumerate(tasks):
+            is_last = index + 1 == len(tasks)
+            with nullcontext() if is_last else self.engine.no_sync(self.model):
+                with self._autocast():
+                    plain, loss = summed_loss(self.model, self.net, task)
+                self.engine.scaled_loss(loss, task.num_targets, num_targets).backward()
+            total += float(plain)
+        return total
+
+    def _count_update(
+        self, tasks: list[Task], loss: float, norm: float, rate: float, epoch: int, num_bases: float, began: float
+    ) -> None:
+        """Write the line of an update; a loss that stands out gets a line of its own."""
+        limit = self._spikes.limit()
+        is_spike = self._spikes.is_spike(loss)
+        windows = self._windows_of_all(tasks) if is_spike else []
+        seconds = self.engine.mean(time.perf_counter() - began)  # so that all processes end together
+        self.elapsed_s += seconds
+        self.bits_per_base = loss * BITS_PER_NAT
+        if self._log is None:
+            return
+        values = {"loss": loss, "bits_per_base": self.bits_per_base, "lr": rate, "grad_norm": norm, "epoch": epoch}
+        timings = {"bases_per_second": num_bases / max(seconds, 1e-9), "elapsed_s": self.elapsed_s}
+        self._log.write("train", self.step, values, timings)
+        if is_spike:
+            self._log.write("spike", self.step, {"loss": loss, "limit": limit, "windows": windows})
+            self._note(f"step {self.step:,}: the loss of {loss:.4f} nats stands out (limit {limit:.4f})")
+
+    def _round_off(self, stop: Callable[[], bool]) -> bool:
+        """Do what is due after an update; False when asked to stop before all of it is done."""
+        if not self._is_rounded_off:
+            is_last = self.done >= 1.0
+            if self._is_due(self.recipe.evaluation.every, is_last) and not self._evaluate(stop):
+                return False
+            if self._is_due(self.recipe.samples.every, is_last and self.recipe.samples.every is not None):
+                self._sample()
+            self._is_rounded_off = True
+            if self._is_due(self.recipe.checkpoint.every, is_last):
+                self._save()
+        return True
+
+    def _is_due(self, every: int | None, is_last: bool) -> bool:
+        return is_last or (every is not None and self.step % every == 0)
+
+    def _evaluate(self, stop: Callable[[], bool]) -> bool:
+        """Bits per base on held-out sequence; False when asked to stop meanwhile, with one process."""
+        if self.data.held_out is None:
+            return True
+        began = time.perf_counter()
+        tasks = _until(self._held_out_tasks(), stop if self.engine.world == 1 else lambda: False)
+        sums = summed_losses(self.model, self.net, tasks, self._autocast)
+        if self.engine.world == 1 and stop():
+            return False
+        loss_sum, num_targets = self.engine.sum(sums.tolist())
+        loss = loss_sum / max(num_targets, 1.0)
+        if not math.isfinite(loss):
+            raise ConfigError(f"step {self.step}: the held-out loss is no finite number; take a smaller optimizer.lr")
+        self.held_out_bits_per_base = loss * BITS_PER_NAT
+        if self._log is not None:
+            values = {"loss": loss, "bits_per_base": self.held_out_bits_per_base, "num_targets": int(num_targets)}
+            self._log.write("evaluation", self.step, values, {"seconds": time.perf_counter() - began})
+            self._note(f"step {self.step:,}: {self.held_out_bits_per_base:.4f} bits per base held out")
+        return True
+
+    def _held_out_tasks(self) -> Iterator[Task]:
+        """This process's share of the held-out batches; every process has as many, the last perhaps without targets."""
+        assert self.data.held_out is not None
+        size, most = self.recipe.batch.size, self.recipe.evaluation.batches
+        table = evenly_spaced(self.data.held_out, None if most is None else most * size)
+        number = 0
+        for number, batch in enumerate(eval_batches(table.corpus, table, size, self.data.patches)):
+            if number == 0:
+                first = batch
+            if number % self.engine.world == self.engine.rank:
+                yield self._task(batch, HELD_OUT)
+        if self.engine.rank > number % self.engine.world:
+            yield self._task(first, HELD_OUT).without_targets()
+
+    def _task(self, batch: Batch, epoch: int | None = None) -> Task:
+        task = make_task(batch, self.recipe.objective, self.recipe.data.alphabet, self.recipe.seed, epoch)
+        return task.to(self.engine.device)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.recipe.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.engine.device.type, torch.bfloat16)
+
+    def _sample(self) -> None:
+        """Let the net write some sequence after the first bases of a window."""
+        if self._log is None or self._samples_are_off:
+            return
+        table = self.data.held_out or self.data.train
+        contig, start, end = table.windows[0].tolist()
+        prompt = table.corpus.sequence(contig, start, min(start + PROMPT_BASES, end)).tobytes()
+        began = time.perf_counter()
+        try:
+            if self.engine.world > 1 and self.engine.strategy == "fsdp2":
+                raise ConfigError("the weights are spread over several processes")
+            text = self.net.generate(prompt, self.recipe.samples.length, seed=self.recipe.seed, include_prompt=False)
+        except ConfigError as problem:
+            self._samples_are_off = True
+            self._note(f"no samples: {problem}")
+            return
+        values = {"prompt": prompt.decode("latin-1"), "sequence": text.decode("latin-1")}
+        self._log.write("sample", self.step, values, {"seconds": time.perf_counter() - began})
+
+    def _refuse(self, tasks: list[Task], own_loss: float, norm: float) -> NoReturn:
+        """Say where a loss or gradient that is no number began; nothing is updated."""
+        engine, step = self.engine, self.step + 1
+        is_bad = not math.isfinite(own_loss)
+        ranks = [rank for rank in range(engine.world) if not engine.all_true(not (is_bad and engine.rank == rank))]
+        rank = ranks[0] if ranks else 0
+        gradients = gradients_not_finite(self.net.named_parameters())
+        self.optimizer.zero_grad(set_to_none=True)
+        module = first_module_not_finite(self.net, lambda: self._repeat(tasks))
+        path = self._run_folder.path / REPORT_FILE
+        if engine.rank == rank:
+            windows = [window for task in tasks for window in task.window_ids]
+            facts = {
+                "step": step,
+                "rank": rank,
+                "loss_sum": str(own_loss),
+                "grad_norm": str(norm),
+                "windows": windows,
+                "places": [self._place(window) for window in windows],
+                "first_module": module,
+                "gradients": gradients[:20],
+            }
+            write_nan_report(self._run_folder.path, facts)
+        engine.barrier()
+        raise ConfigError(
+            f"step {step}: the {'loss' if ranks else 'gradient'} is no finite number on rank {rank}; nothing was "
+            f"updated by it, see {path}; the last checkpoint is sound; begin anew with a smaller optimizer.lr"
+        )
+
+    def _repeat(self, tasks: list[Task]) -> None:
+        """The forwards of an update once more, without what wraps the net."""
+        torch.manual_seed(_step_seed(self.recipe.seed, self.step, self.engine.rank))
+        for task in tasks:
+            with self._autocast():
+                summed_loss(self.net, self.net, task)
+
+    def _place(self, window: int) -> list[Any]:
+        """Contig, start and end of a window."""
+        contig, start, end = self.data.train.windows[window].tolist()
+        return [self.data.train.corpus.contigs.names[contig], start, end]
+
+    def _windows_of_all(self, tasks: list[Task]) -> list[int]:
+        """Ids of the windows of an update, on all processes."""
+        own = [window for task in tasks for window in task.window_ids]
+        room = (self.recipe.batch.size + 1) * self.recipe.batch.accumulate  # a last batch may have one more
+        padded = torch.tensor([*own, *[-1] * (room - len(own))])
+        stacked = self.engine.stack({"windows": padded})["windows"]
+        return stacked[stacked >= 0].tolist()
+
+    def _save(self) -> None:
+        """Write a checkpoint of this step."""
+        engine = self.engine
+        weights = engine.full_state(self.model)
+        state, about_state = optimizer_tensors(self.optimizer, is_kept=engine.is_main)
+        rng, about_rng = rng_state(engine.device)
+        parts = {"model": weights, "optimizer": state, "rng": engine.stack(rng)}
+        if self._log is not None:
+            self._log.sync()
+            facts = {
+                "is_rounded_off": self._is_rounded_off,
+                "loader": self.loader.state_dict(),
+                "optimizer": about_state,
+                "rng": about_rng,
+                "last_losses": list(self._spikes.losses),
+                "bits_per_base": self.bits_per_base,
+                "held_out_bits_per_base": self.held_out_bits_per_base,
+                "timings": {"elapsed_s": self.elapsed_s},
+            }
+            self.checkpoints.save(self.step, parts, _in_one_order(facts))
+        engine.barrier()
+
+    def _restore(self) -> None:
+        """Take everything from the newest checkpoint, if there is one."""
+        found = self.checkpoints.newest()
+        step = -1 if found is None else found.step
+        if not self.engine.all_true(step == self.engine.from_main(step)):
+            raise SystemProblem(f"{self.checkpoints.path}: processes see different checkpoints; share the folder")
+        if found is None:
+            return
+        facts = found.facts
+        self.engine.load_full_state(self.model, found.tensors("model"))
+        restore_optimizer(self.optimizer, found.tensors("optimizer"), facts["optimizer"])
+        rng = found.tensors("rng")
+        if len(rng["torch"]) == self.engine.world:
+            own = {name: rows[self.engine.rank] for name, rows in rng.items()}
+            restore_rng(own, facts["rng"], self.engine.device)
+        self.loader.load_state_dict(facts["loader"])
+        self.step, self.elapsed_s = found.step, facts["timings"]["elapsed_s"]
+        self.bits_per_base = facts["bits_per_base"]
+        self.held_out_bits_per_base = facts["held_out_bits_per_base"]
+        self._is_rounded_off = facts["is_rounded_off"]
+        self._spikes = SpikeWatch(facts["last_losses"])
+        self._note(f"going on from step {self.step:,}")
+
+    def _save_net(self) -> Path:
+        """Write the finished net, its patcher inside."""
+        weights = self.engine.full_state(self.model)
+        if self.engine.is_main:
+            net = HyenaGLT(self.recipe.model, self.data.patcher)
+            net.load_state_dict(weights)
+            net.save_pretrained(self._run_folder.model)
+        self.engine.barrier()
+        return self._run_folder.model
+
+
+def _until(tasks: Iterator[Task], stop: Callable[[], bool]) -> Iterator[Task]:
+    """Tasks until `stop()`."""
+    for task in tasks:
+        if stop():
+            return
+        yield task
+
+
+def _in_one_order(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with sorted keys, whatever order a resumed optimizer has put its options in."""
+    return json.loads(json.dumps(facts, sort_keys=True, allow_nan=False))
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Of torch's generator during an update: the same whether or not the run was resumed before it."""
+    return int(np.random.SeedSequence((seed, STEP_SALT, step, rank)).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _seed_generators(seed: int) -> None:
+    """Begin every global generator from the seed; nothing here draws from Python's and NumPy's, callers may."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))  # noqa: NPY002 - the global generator itself
+    torch.manual_seed(seed)
