@@ -14,7 +14,6 @@ import typer
 
 from hyena_glt.cli import options as opt
 from hyena_glt.cli.runtime import Terminated, note
-from hyena_glt.errors import ConfigError
 
 if TYPE_CHECKING:
     from hyena_glt.training.engine import Engine
@@ -77,10 +76,6 @@ def pretrain(
     torch.set_num_threads(threads or opt.default_threads())
     with Engine.from_environment(device, strategy.value) as engine:
         tell = note if engine.is_main else _silent
-        if engine.world > 1 and engine.strategy == "fsdp2" and engine.device.type == "cpu":
-            raise ConfigError(
-                "--engine-strategy fsdp2: expected CUDA; on the CPU its compiled loops need whole weights: take ddp"
-            )
         trainer = open_run(asked, output, engine, fasta or [], resume=resume, force=force, note=tell)
         if trainer is None:
             tell(f"already done: {output}")

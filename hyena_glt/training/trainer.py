@@ -1,66 +1,41 @@
-"""A recipe and sequence files -> a trained net in a folder, through checkpoints from which the same bits follow.
-
-RUN_FOLDER/
-    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher
-    patcher/            what cuts windows into patches, fitted on training sequence alone
-    patches/            where it cuts the sequence, so that a resumed run need not cut again
-    checkpoints/        weights, optimizer, random states, place in the data
-    metrics.jsonl       one line a step, evaluation, sample or spike
-    model/              the finished net, for HyenaGLT.from_pretrained
-    nan_report.json     only where the loss or a gradient was no number: where that began
-"""
+"""A recipe and sequence files -> a trained net in a folder, through checkpoints from which the same bits follow."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
 
-from hyena_glt.__about__ import __version__
-from hyena_glt.checks import parse_json
-from hyena_glt.errors import ConfigError, OutputExistsError, SystemProblem
+from hyena_glt.errors import ConfigError, SystemProblem
 from hyena_glt.model import HyenaGLT
-from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
 from hyena_glt.training.checkpoints import CheckpointFolder
 from hyena_glt.training.clipping import clip_by_global_norm
-from hyena_glt.training.corpus import Corpus, Regions, split_corpus
+from hyena_glt.training.corpus import Corpus
 from hyena_glt.training.loader import Batch, WindowLoader, eval_batches
-from hyena_glt.training.metrics_log import METRICS_FILE, TENSORBOARD_FOLDER, MetricsLog, SpikeWatch
+from hyena_glt.training.metrics_log import MetricsLog, SpikeWatch
 from hyena_glt.training.nan_report import REPORT_FILE, first_module_not_finite, gradients_not_finite, write_nan_report
 from hyena_glt.training.objectives import BITS_PER_NAT, HELD_OUT, Task, make_task, summed_loss, summed_losses
-from hyena_glt.training.patched_corpus import PatchedCorpus, StaticPatches
-from hyena_glt.training.recipe import PatchingSection, Recipe, differences
+from hyena_glt.training.recipe import Recipe
+from hyena_glt.training.run_data import Note, TrainingData, evenly_spaced, prepare_data
+from hyena_glt.training.run_folder import RunFolder, run_identity
 from hyena_glt.training.schedule import make_optimizer, rate_at, set_rate, share_done
 from hyena_glt.training.state import optimizer_tensors, restore_optimizer, restore_rng, rng_state
-from hyena_glt.training.windows import WindowTable, tile
 
 if TYPE_CHECKING:
-    from hyena_glt.patching import Patcher
     from hyena_glt.training.engine import Engine
 
-FORMAT = "hyena-glt/run/1"
-RUN_FILE = "run.json"
-VERSION_KEY = "hyena_glt_version"  # of the beginning; another one may go on
-OWN_NAMES = (RUN_FILE, "patcher", "patches", "checkpoints", METRICS_FILE, TENSORBOARD_FOLDER, REPORT_FILE, "model")
-FIT_PIECE = 1 << 20  # bases of the pieces that a patcher is fitted on, where it is not on all
-MIX_CAP = 1024  # bases; in a repeat, a model that learns as it reads is never surprised
 PROMPT_BASES = 64
 STEP_SALT = 0x5EED
-
-Note = Callable[[str], None]
-RunState = Literal["new", "begun", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,93 +55,6 @@ class TrainResult:
     bits_per_base: float | None  # of the last update
     held_out_bits_per_base: float | None  # of the last evaluation
     model: Path | None  # None: stopped before the end, to be resumed
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """What a run reads."""
-
-    train: WindowTable
-    held_out: WindowTable | None
-    patcher: Patcher | None  # of the net that is saved; None: the net cuts, or boundaries are random
-    patches: Any  # what a loader takes: PatchedCorpus, or None
-
-
-class RunFolder:
-    """The files of one run, and whether they belong to it.
-
-    Args:
-        path: The folder; `begin` makes it.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        names = ("patcher", "patches", "checkpoints", "model")
-        self.patcher, self.patches, self.checkpoints, self.model = (self.path / name for name in names)
-
-    def state(self, identity: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> RunState:
-        """Whether a run of this identity begins, goes on, or is done.
-
-        Args:
-            identity: What the run is, as `run_identity` gives it.
-            resume: Go on where there is something to go on from.
-            force: Begin anew whatever is there.
-
-        Raises:
-            ConfigError: The run that is there has another recipe or corpus; the differences are named.
-            OutputExistsError: Something is there, and neither `resume` nor `force` is set.
-        """
-        if force:
-            return "new"
-        path = self.path / RUN_FILE
-        if not path.is_file():
-            there = [name for name in OWN_NAMES if (self.path / name).exists()]
-            if there:
-                raise OutputExistsError(
-                    f"{self.path / there[0]}: exists already, of no run; give --force to replace it"
-                )
-            return "new"
-        known = parse_json(path.read_bytes(), path=path)
-        known.pop(VERSION_KEY, None)
-        changed = differences(known, identity)
-        if changed:
-            raise ConfigError(
-                f"{path}: the run was begun with other options or data: {'; '.join(changed)}; "
-                "give another folder, or --force to begin anew"
-            )
-        if (self.model / "manifest.json").is_file():
-            return "done"
-        if not resume:
-            raise OutputExistsError(f"{self.path}: a run was begun here; give --resume to go on, --force to begin anew")
-        return "begun"
-
-    def begin(self, identity: Mapping[str, Any]) -> None:
-        """Remove the files of an earlier run and say what this one is.
-
-        Raises:
-            SystemProblem: The folder cannot be written.
-        """
-        make_folder(self.path)
-        for name in OWN_NAMES:
-            place = self.path / name
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
-        with atomic_write(self.path / RUN_FILE, "w", overwrite=True) as handle:
-            handle.write(json.dumps({VERSION_KEY: __version__, **identity}, indent=2, allow_nan=False) + "\n")
-
-
-def run_identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
-    """What makes two runs the same run: options, sequence, and the patcher where one is given."""
-    facts = recipe.facts()
-    given = facts["patching"].pop("patcher")
-    return {
-        "format": FORMAT,
-        "recipe": facts,
-        "corpus_sha256": corpus.sha256,
-        "patcher_sha256": None if given is None else sha256_file(_patcher_file(given)),
-    }
 
 
 def open_run(
@@ -215,129 +103,6 @@ def open_run(
     return Trainer(recipe, run, data, engine, note)
 
 
-def prepare_data(recipe: Recipe, corpus: Corpus, run: RunFolder, engine: Engine, note: Note) -> TrainingData:
-    """Windows of both halves of a corpus, and their patches.
-
-    Raises:
-        DataError: Nothing to learn from.
-        ConfigError: A patcher that does not fit, or a mean patch length that cannot be reached.
-    """
-    options = recipe.data
-    learned, kept = split_corpus(
-        corpus,
-        held_out_contigs=options.held_out_contigs,
-        held_out_share=options.held_out_share,
-        block=options.block,
-        gap=options.gap,
-        seed=recipe.seed,
-    )
-    shape = options.window, options.stride, options.max_ambiguous_share
-    train = WindowTable(learned, *shape)
-    held_out = WindowTable(kept, options.window, None, options.max_ambiguous_share) if len(kept) else None
-    if train.num_left_out:
-        note(f"{train.num_left_out:,} training windows are left out: mostly ambiguity symbols, or too short")
-    if held_out is None:
-        note("nothing is held out (data.held_out_share, data.held_out_contigs), so nothing is evaluated")
-    patcher = _saved_patcher(recipe, learned, run, engine)
-    if not engine.is_main:
-        engine.barrier()
-    patches = make_patches(recipe, corpus, patcher, run.patches)
-    if engine.is_main:
-        engine.barrier()  # the others read what rank 0 has cut
-    return TrainingData(train, held_out, None if recipe.patching.mode == "random" else patcher, patches)
-
-
-def make_patches(recipe: Recipe, corpus: Corpus, patcher: Patcher | None, cache: Path | None = None) -> Any:
-    """What gives windows their patches: equal ones, those of a whole corpus (kept in `cache`), or None: the net cuts.
-
-    Raises:
-        ConfigError: Boundaries that depend on the future, where the net predicts from the past.
-    """
-    mode = recipe.patching.mode
-    if mode == "byte":
-        return StaticPatches(1)
-    if mode == "static":
-        return StaticPatches(recipe.patching.size)
-    if patcher is None:
-        return None
-    if recipe.model.causal and mode != "random" and not patcher.is_causal:
-        raise ConfigError(
-            "patching.patcher: expected boundaries that the past decides with objective next_byte, got a patcher with "
-            "is_causal False (top-k, a tokenizer's merges or the entropy model 'auto')"
-        )
-    both = recipe.data.reverse_complement
-    patches = PatchedCorpus.from_patcher(corpus, patcher, reverse_complement=both, cache_folder=cache)
-    return patches.shuffled(recipe.seed) if mode == "random" else patches
-
-
-def make_patcher(options: PatchingSection, learned: Regions) -> Patcher | None:
-    """The patcher that a recipe asks for, fitted on what is learned from and nothing else; None: the net cuts.
-
-    Raises:
-        ConfigError: A mean patch length that these sequences cannot give.
-        ModelFileError: A given patcher that is damaged.
-    """
-    from hyena_glt.entropies import MarkovEntropy, MixEntropy
-    from hyena_glt.patching import Patcher, calibrate
-
-    if options.mode == "learned":
-        return None
-    if options.mode == "byte":
-        return Patcher(patching_mode="byte")
-    if options.mode == "static":
-        return Patcher(patching_mode="static", patch_size=options.size)
-    if options.patcher is not None:
-        return Patcher.load(options.patcher)
-    pieces, alphabet = fit_pieces(learned, options.fit_bases), learned.corpus.alphabet.name
-    is_mix = options.mode == "mix"
-    longest = MIX_CAP if is_mix and options.max_length is None else options.max_length
-    return calibrate(
-        pieces,
-        entropy_model=MixEntropy(alphabet) if is_mix else MarkovEntropy.fit(pieces, alphabet=alphabet),
-        target_mean_length=options.target_length,
-        min_patch_length=options.min_length,
-        max_patch_length=longest,
-    ).build()
-
-
-def fit_pieces(learned: Regions, most_bases: int) -> list[bytes]:
-    """The regions, or where they are longer than `most_bases` evenly spaced pieces of them."""
-    spans = learned.spans
-    if learned.num_bases > most_bases:
-        every = tile(spans, FIT_PIECE, FIT_PIECE)
-        count = max(1, round(len(every) * most_bases / learned.num_bases))
-        spans = every[np.linspace(0, len(every) - 1, count).round().astype(np.int64)]
-    return [learned.corpus.sequence(*place).tobytes() for place in spans.tolist()]
-
-
-def evenly_spaced(table: WindowTable, most: int | None) -> WindowTable:
-    """A table of at most so many of its windows, spread over all of them."""
-    chosen = copy.copy(table)
-    if most is not None and len(table) > most:
-        chosen.windows = table.windows[np.linspace(0, len(table) - 1, most).round().astype(np.int64)]
-    return chosen
-
-
-def _saved_patcher(recipe: Recipe, learned: Regions, run: RunFolder, engine: Engine) -> Patcher | None:
-    """The patcher of a run: made once, by rank 0, and read from its folder by every process ever after."""
-    from hyena_glt.patching import Patcher
-
-    if recipe.patching.mode == "learned":
-        return None
-    if engine.is_main and not (run.patcher / "patcher.json").is_file():
-        patcher = make_patcher(recipe.patching, learned)
-        assert patcher is not None
-        patcher.save(run.patcher)
-    engine.barrier()
-    return Patcher.load(run.patcher)
-
-
-def _patcher_file(name: str) -> Path:
-    from hyena_glt.patching.saved import patcher_file
-
-    return patcher_file(name)
-
-
 class Trainer:
     """A run that is set up: `run` takes it to its end, or to the next checkpoint when it is asked to stop.
 
@@ -357,9 +122,9 @@ class Trainer:
         self._run_folder, self._note = run, note
         _seed_generators(recipe.seed)
         self.net = self._make_net()
-        self.model = engine.prepare(self.net)
         if recipe.compile:
-            self.model = torch.compile(self.model, dynamic=True)  # type: ignore[assignment]
+            self.net.trunk.compile(dynamic=True)  # all the depth, and no graph break
+        self.model = engine.prepare(self.net)
         self.optimizer = make_optimizer(self.net, recipe.optimizer)
         self.loader = WindowLoader(
             data.train.corpus,

@@ -213,23 +213,6 @@ def test_twenty_kills_change_nothing(cli, genome, tmp_path):
     check_kills(cli, genome, tmp_path, kills=20, steps=200, from_the_start=True)
 
 
-WITHOUT_COMPILED_LOOPS = """
-import sys
-import torch
-from hyena_glt.layers import cross_attention
-from hyena_glt.ops import shifted_sum
-from hyena_glt.training.engine import Engine
-from hyena_glt.training.recipe import load_recipe
-from hyena_glt.training.trainer import open_run
-
-shifted_sum.compiled_loops_read = cross_attention.compiled_loops_read = lambda *_: False
-torch.set_num_threads(1)
-recipe, genome, folder, *changes = sys.argv[1:]
-with Engine.from_environment("cpu", "fsdp2", timeout_s=100) as engine:
-    open_run(load_recipe(recipe, changes), folder, engine, [genome], resume=True).run()
-"""  # which show weights to NumPy, and FSDP2 cannot free memory that NumPy has seen
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_equal_one_with_batches_of_both(cli, genome, tmp_path, strategy):
@@ -240,11 +223,7 @@ def test_two_processes_equal_one_with_batches_of_both(cli, genome, tmp_path, str
     words = ["--set", "batch.size=4", "--set", "evaluation.batches=1"]
     one = cli(*command(recipe, genome, tmp_path / "one")[3:], *ours, *words)
     assert one.code == 0, one.err
-    script = tmp_path / "train.py"
-    script.write_text(WITHOUT_COMPILED_LOOPS)
-    run = [script, recipe, genome, tmp_path / "two", *changes]
-    if strategy == "ddp":
-        run = [*command(recipe, genome, tmp_path / "two")[1:], *ours]
+    run = [*command(recipe, genome, tmp_path / "two")[1:], *ours, "--engine-strategy", strategy]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, run)]
     done = subprocess.run(launch, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,9 @@ from hyena_glt.training.corpus import Corpus, Regions
 from hyena_glt.training.engine import Engine
 from hyena_glt.training.metrics_log import SPIKE_LEAST
 from hyena_glt.training.recipe import PatchingSection, build_recipe
-from hyena_glt.training.trainer import evenly_spaced, fit_pieces, make_patcher, open_run, run_identity
+from hyena_glt.training.run_data import evenly_spaced, fit_pieces, make_patcher
+from hyena_glt.training.run_folder import run_identity
+from hyena_glt.training.trainer import open_run
 from hyena_glt.training.windows import WindowTable
 
 NET = {
@@ -127,6 +129,16 @@ def test_a_finished_run_is_done(begin, tmp_path):
     assert content(tmp_path / "run") == before
     assert begin(tmp_path / "run", force=True) is not None
     assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those that torch's compiler hides
+def test_a_compiled_trunk_learns_the_same(begin, tmp_path):
+    plain, compiled = (begin(tmp_path / name, model=NET, compile=name == "compiled") for name in ("plain", "compiled"))
+    plain.run()
+    compiled.run()
+    losses = [[line["loss"] for line in lines(tmp_path / name, "train")] for name in ("compiled", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 CONFIGURATIONS = {

@@ -1,0 +1,119 @@
+"""The folder of a training run: what the run is, and whether what lies there belongs to it.
+
+RUN_FOLDER/
+    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher
+    patcher/            what cuts windows into patches, fitted on training sequence alone
+    patches/            where it cuts the sequence, so that a resumed run need not cut again
+    checkpoints/        weights, optimizer, random states, place in the data
+    metrics.jsonl       one line a step, evaluation, sample or spike
+    model/              the finished net, for HyenaGLT.from_pretrained
+    nan_report.json     only where the loss or a gradient was no number: where that began
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from hyena_glt.__about__ import __version__
+from hyena_glt.checks import parse_json
+from hyena_glt.errors import ConfigError, OutputExistsError
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+from hyena_glt.training.corpus import Corpus
+from hyena_glt.training.metrics_log import METRICS_FILE, TENSORBOARD_FOLDER
+from hyena_glt.training.nan_report import REPORT_FILE
+from hyena_glt.training.recipe import Recipe, differences
+
+FORMAT = "hyena-glt/run/1"
+RUN_FILE = "run.json"
+VERSION_KEY = "hyena_glt_version"  # of the beginning; another one may go on
+OWN_NAMES = (RUN_FILE, "patcher", "patches", "checkpoints", METRICS_FILE, TENSORBOARD_FOLDER, REPORT_FILE, "model")
+
+RunState = Literal["new", "begun", "done"]
+
+
+class RunFolder:
+    """The files of one run, and whether they belong to it.
+
+    Args:
+        path: The folder; `begin` makes it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        names = ("patcher", "patches", "checkpoints", "model")
+        self.patcher, self.patches, self.checkpoints, self.model = (self.path / name for name in names)
+
+    def state(self, identity: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> RunState:
+        """Whether a run of this identity begins, goes on, or is done.
+
+        Args:
+            identity: What the run is, as `run_identity` gives it.
+            resume: Go on where there is something to go on from.
+            force: Begin anew whatever is there.
+
+        Raises:
+            ConfigError: The run that is there has another recipe or corpus; the differences are named.
+            OutputExistsError: Something is there, and neither `resume` nor `force` is set.
+        """
+        if force:
+            return "new"
+        path = self.path / RUN_FILE
+        if not path.is_file():
+            there = [name for name in OWN_NAMES if (self.path / name).exists()]
+            if there:
+                raise OutputExistsError(
+                    f"{self.path / there[0]}: exists already, of no run; give --force to replace it"
+                )
+            return "new"
+        known = parse_json(path.read_bytes(), path=path)
+        known.pop(VERSION_KEY, None)
+        changed = differences(known, identity)
+        if changed:
+            raise ConfigError(
+                f"{path}: the run was begun with other options or data: {'; '.join(changed)}; "
+                "give another folder, or --force to begin anew"
+            )
+        if (self.model / "manifest.json").is_file():
+            return "done"
+        if not resume:
+            raise OutputExistsError(f"{self.path}: a run was begun here; give --resume to go on, --force to begin anew")
+        return "begun"
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Remove the files of an earlier run and say what this one is.
+
+        Raises:
+            SystemProblem: The folder cannot be written.
+        """
+        make_folder(self.path)
+        for name in OWN_NAMES:
+            place = self.path / name
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+        with atomic_write(self.path / RUN_FILE, "w", overwrite=True) as handle:
+            handle.write(json.dumps({VERSION_KEY: __version__, **identity}, indent=2, allow_nan=False) + "\n")
+
+
+def run_identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
+    """What makes two runs the same run: options, sequence, and the patcher where one is given."""
+    facts = recipe.facts()
+    given = facts["patching"].pop("patcher")
+    return {
+        "format": FORMAT,
+        "recipe": facts,
+        "corpus_sha256": corpus.sha256,
+        "patcher_sha256": None if given is None else sha256_file(_patcher_file(given)),
+    }
+
+
+def _patcher_file(name: str) -> Path:
+    from hyena_glt.patching.saved import patcher_file
+
+    return patcher_file(name)
