@@ -50,8 +50,10 @@ def close_starts(request: StartRequest, starts: Tensor, forced: Bools | None, kn
 
 def _ones(row_ends: Lengths, width: int) -> Tensor:
     """A patch of each token, `(batch, width)` int64, laid out already."""
-    inside = np.arange(width) < row_ends[:, None]
-    return torch.from_numpy(inside[:, : int(row_ends.max(initial=0))].astype(np.int64))
+    ones = np.ones((row_ends.size, min(width, int(row_ends.max(initial=0)))), np.int64)
+    if (row_ends < ones.shape[1]).any():
+        ones[np.arange(ones.shape[1]) >= row_ends[:, None]] = 0
+    return torch.from_numpy(ones)
 
 
 class PatchedAtOnce(NamedTuple):
