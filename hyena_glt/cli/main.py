@@ -22,6 +22,8 @@ from hyena_glt.cli import (
     doctor,
     embed,
     entropy,
+    evaluate,
+    finetune,
     generate,
     patch,
     pretrain,
@@ -64,6 +66,8 @@ for command in (
     train_bpe_patcher.train_bpe_patcher,
     train_entropy.train_entropy,
     pretrain.pretrain,
+    finetune.finetune,
+    evaluate.evaluate,
     doctor.doctor,
     demo.demo,
 ):

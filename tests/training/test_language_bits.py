@@ -1,0 +1,88 @@
+"""Bits per base of a causal net against the losses of single windows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hyena_glt.config import HyenaGLTConfig
+from hyena_glt.errors import ConfigError, DataError
+from hyena_glt.model import HyenaGLT
+from hyena_glt.patching import Patcher
+from hyena_glt.tokens import ByteTokenizer
+from hyena_glt.training.corpus import Corpus
+from hyena_glt.training.language_bits import bits_per_base
+
+SMALL = {"hidden_size": 24, "num_layers": 3, "local_hidden_size": 16, "ngram_table_size": 64, "filter_hidden_size": 8}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Nets this small lose time to a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def net_of(patcher=None, **changes) -> HyenaGLT:
+    torch.manual_seed(0)
+    return HyenaGLT(HyenaGLTConfig(**{**SMALL, "genomic_vocab_size": 4, "alphabet": "dna", **changes}), patcher)
+
+
+def sequence(length: int, seed: int = 0) -> str:
+    return "".join(np.random.default_rng(seed).choice(list("ACGT"), length))
+
+
+def test_bits_are_the_mean_over_called_bases_of_all_windows():
+    net = net_of(Patcher(patching_mode="static", patch_size=4)).eval()
+    text = sequence(50) + "NNNNN" + sequence(45, 1)
+    found = bits_per_base(net, Corpus.from_sequences({"a": text}), window=40, batch_size=2, resamples=50)
+    nats, num = 0.0, 0
+    for first in (0, 40, 80):
+        window = text[first : first + 40]
+        tokens = ByteTokenizer().encode(window).unsqueeze(0)
+        with torch.no_grad():
+            log_shares = net(tokens).logits[0].double().log_softmax(-1)
+        for place in range(1, len(window)):
+            if window[place] != "N":
+                nats -= float(log_shares[place - 1, int(net.vocabulary_ids(tokens)[0, place])])
+                num += 1
+    assert (found.num_bases, found.num_windows) == (num, 3) == (92, 3)
+    assert found.bits.value == pytest.approx(nats / num / math.log(2), rel=1e-6)
+    assert found.bits.low <= found.bits.value <= found.bits.high
+
+
+def test_bits_do_not_depend_on_the_batch_and_one_window_has_no_interval():
+    for net in (
+        net_of(Patcher(patching_mode="entropy", entropy_model="auto", threshold=1.2), causal=True),
+        net_of(boundaries="learned", target_patch_length=4.0),
+    ):
+        corpus = Corpus.from_sequences({"a": sequence(100), "b": sequence(30, 2), "c": "NNN"})
+        with pytest.warns() if net.external_patcher is not None else _nothing():
+            one, many = (bits_per_base(net, corpus, window=32, batch_size=size, resamples=20) for size in (1, 8))
+            whole = bits_per_base(net, Corpus.from_sequences({"a": sequence(100)}), window=4096)
+        assert one.bits.value == pytest.approx(many.bits.value, rel=1e-5)
+        assert one.num_bases == many.num_bases == 100 - 4 + 30 - 1
+        assert (whole.num_windows, whole.bits.low) == (1, None)
+        assert net.training
+
+
+def _nothing():
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_what_has_no_bits_is_refused():
+    corpus = Corpus.from_sequences({"a": "NNNN"})
+    static = Patcher(patching_mode="static", patch_size=4)
+    with pytest.raises(DataError, match="no called base"):
+        bits_per_base(net_of(static), corpus)
+    with pytest.raises(ConfigError, match="expected a causal net"):
+        bits_per_base(net_of(static, causal=False), corpus)
+    with pytest.raises(ConfigError, match="external_patcher"):
+        bits_per_base(net_of(), corpus)
