@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hyena_glt.errors import PatchingError
 
-BLOCK_ELEMENTS = 1 << 17  # logits handled at a time: small enough that the temporaries stay in the cache
+BLOCK_ELEMENTS = 1 << 16  # logits handled at a time: small enough that the temporaries stay in the cache
 KERNEL_MAX_VOCAB = 4096  # logits of a row that the Triton kernel takes
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 PAD_ID = -1
@@ -63,8 +64,11 @@ def _entropy_in_blocks(rows: Tensor) -> Tensor:
 def _block_entropy(scores: Tensor) -> Tensor:
     """As `entropy_reference`, without looking for zero probabilities unless a logit of minus infinity made a NaN."""
     log_probabilities = torch.log_softmax(scores, dim=-1)
-    values = -(log_probabilities * log_probabilities.exp()).sum(dim=-1)
-    return entropy_reference(scores) if bool(values.isnan().any()) else values
+    probabilities = log_probabilities.exp()
+    keeps_graph = log_probabilities.requires_grad
+    products = log_probabilities * probabilities if keeps_graph else probabilities.mul_(log_probabilities)
+    values = -products.sum(dim=-1)
+    return entropy_reference(scores) if math.isnan(values.detach().sum()) else values
 
 
 def _suits_kernel(rows: Tensor) -> bool:
