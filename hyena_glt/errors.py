@@ -6,6 +6,7 @@
     │   ├── AlphabetError             a symbol that the declared alphabet does not have
     │   ├── RegionError               a region that is malformed, unknown or past the end of its contig
     │   ├── AnnotationError           GFF, BED or track text that breaks its format
+    │   ├── VariantFormatError        VCF or BCF that breaks its format
     │   └── ModelFileError            a saved model, patcher or configuration that cannot be trusted
     ├── PatchingError                 (ValueError)  inputs of a patching step have the wrong shape, type or value
     ├── ConfigError                   (ValueError)  options that are unknown, contradict each other or are out of range
@@ -73,6 +74,10 @@ class RegionError(DataError):
 
 class AnnotationError(DataError):
     """GFF, BED or track text breaks its format."""
+
+
+class VariantFormatError(DataError):
+    """A VCF or BCF file breaks its format."""
 
 
 class ModelFileError(DataError):

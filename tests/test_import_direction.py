@@ -17,7 +17,7 @@ LAYERS = [
     {"checks", "config"},
     {"sequences", "ops"},
     {"tracks", "tokens", "layers"},
-    {"entropies"},
+    {"entropies", "variants"},
     {"patching"},
     {"adapters", "positions"},
     {"model"},
