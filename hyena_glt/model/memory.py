@@ -24,7 +24,7 @@ FLOAT = 4  # bytes
 COMPLEX = 8
 MAPPED = 32 << 20  # bytes from which glibc gives a freed block back at once
 HEAP_SLACK = 0.8  # of the smaller blocks, what the heap holds beside them (measured, 8k to 131k bases)
-FIXED = 75 << 20  # bytes that the first forward of a process loads: the compiled loops, code and buffers of the libraries
+FIXED = 75 << 20  # bytes that the first forward of a process loads: compiled loops, code and buffers of the libraries
 FEED_FORWARD_BLOCK = 1024  # positions, as in layers.feed_forward
 BLOCKS = 3 << 20  # bytes of the blocks that the operator works in
 
