@@ -175,7 +175,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.plot(seconds, bits, label=label, color=f"C{names.index(row['setting'])}", marker=".")
     for name, bits in result["references"].items():
         axes.axhline(bits, color="grey", linewidth=0.8, linestyle=":")
-        axes.text(0, bits, f" {name}", fontsize=7, va="bottom", color="grey")
+        place = axes.get_yaxis_transform()  # x as a share of the width
+        axes.text(0.01, bits, name, fontsize=7, va="bottom", color="grey", transform=place)
     axes.set(xlabel="seconds of training", ylabel="held-out bits per base")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
