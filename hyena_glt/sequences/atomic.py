@@ -203,7 +203,7 @@ def _create_locked(temporary: Path, target: Path) -> int:
     """Create the temporary file, empty, and lock it for as long as this process lives."""
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        if not _lock(descriptor):
+        if not try_lock(descriptor):
             raise SystemProblem(f"{target}: is being written by this process already")
         os.ftruncate(descriptor, 0)
         with suppress(FileNotFoundError):
@@ -214,7 +214,7 @@ def _create_locked(temporary: Path, target: Path) -> int:
     return descriptor
 
 
-def _lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     """Take the file's lock without waiting; True as well where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,7 +249,7 @@ def _remove_unless_locked(path: str) -> None:
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if _lock(descriptor):
+            if try_lock(descriptor):
                 os.unlink(path)
         finally:
             os.close(descriptor)

@@ -8,7 +8,6 @@ What a killed process has left behind has a hidden name and is removed by the ne
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from torch import Tensor
 from hyena_glt.checks import parse_json
 from hyena_glt.errors import ConfigError, DataError, ModelFileError, OutputExistsError, SystemProblem
 from hyena_glt.model.weights import check_finite
-from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file, try_lock
 
 FORMAT = "hyena-glt/checkpoint/1"
 MANIFEST_FILE = "manifest.json"
@@ -351,21 +350,10 @@ def _locked(folder: Path) -> Iterator[None]:
     with _faults_named(folder):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _lock(descriptor)
+        try_lock(descriptor)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Take a lock without waiting; True as well where the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _remove_unless_locked(path: Path) -> None:
@@ -373,7 +361,7 @@ def _remove_unless_locked(path: Path) -> None:
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            if _lock(descriptor):
+            if try_lock(descriptor):
                 _remove_tree(path)
         finally:
             os.close(descriptor)

@@ -7,6 +7,7 @@ code is ever taken for one base. An ALT with N is legal, but no one sequence, an
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -42,15 +43,15 @@ class UnscoredReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Allele:
+class Allele(ABC):
     """One ALT allele as the file writes it."""
 
     text: bytes
 
     @property
+    @abstractmethod
     def reason(self) -> UnscoredReason | None:
         """Why it cannot be scored; None where it can."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
