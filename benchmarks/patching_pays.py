@@ -1,12 +1,15 @@
 """Does patching pay? Held-out bits per base against training seconds, for byte mode and ways to cut patches.
 
+    python benchmarks/patching_pays.py GENOME.fa.gz [...] --measure     # seconds per update, on an idle machine
     python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
-        [--folder runs/patching_pays] [--window 8192] [--batch-size 4] [--json out.json] [--plot out.png]
+        [--folder runs/patching_pays] [--window 4096] [--batch-size 4] [--json out.json] [--plot out.png]
 
-Each setting and seed is one `hyena-glt pretrain`, alone on the machine, of the same net (preset `tiny`) on the same
-windows for the same training seconds; evaluation is not counted. `random-*` is the control: the lengths of the entropy
-patches in random order. Finished runs in `--folder` are not repeated, so the grid may be done in parts. The figures of
-order-k context models fitted on the training part, and of `mix` without any fit, stand beside.
+Each setting and seed is one `hyena-glt pretrain` of the same net (preset `tiny`, one thread) on the same windows. A
+setting gets as many updates as `--seconds` allow at the rate that `--measure` found, all settings in turn on an idle
+machine, so what else runs beside the trainings changes nothing; evaluation and the patching, which is done once for
+all epochs, are not counted. `random-*` is the control: the lengths of the entropy patches in random order. Finished
+runs in `--folder` are not repeated, so the grid may be done in parts. The figures of order-k context models fitted on
+the training part, and of `mix` without any fit, stand beside.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import json
 import statistics
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from machine import machine
@@ -39,21 +44,33 @@ SETTINGS: dict[str, dict[str, Any]] = {
 MODEL_ORDERS = (10, 12)
 
 
+RATES_FILE, MODEL_FOLDER = "rates.json", "model"
+MEASURED_UPDATES, FIRST_UPDATES, ROUNDS = 14, 4, 3
+EVALUATIONS = 8
+
+
 def main() -> None:
     """Run what is missing, print the table, write JSON and plot."""
     options = parsed_options()
-    recipe = base_recipe(options)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.measure:
+        rates = measured_rates(options)
+        (options.folder / RATES_FILE).write_text(json.dumps({"machine": machine(), "rates": rates}, indent=2) + "\n")
+        return
+    rates = json.loads((options.folder / RATES_FILE).read_text())["rates"]
     rows = []
     for seed in options.seeds:
         for name in options.settings:
             folder = options.folder / f"{name}-seed{seed}"
-            train(recipe, name, seed, options.genomes, folder)
-            rows.append({"setting": name, "seed": seed, **curve_of(folder)})
+            train(options, name, seed, round(options.seconds / rates[name]), folder)
+            rows.append({"setting": name, "seed": seed, **curve_of(options, folder, rates[name])})
             print(f"{name}, seed {seed}: {rows[-1]['bits_per_base']:.4f} bits per base", file=sys.stderr, flush=True)
+    recipe = recipe_of(options, options.settings[0], options.seeds[0], 1)
     result = {
         "machine": machine(),
         "genomes": [path.name for path in options.genomes],
         "seconds": options.seconds,
+        "seconds_per_update": rates,
         "recipe": recipe,
         "references": references(recipe, options.genomes, options.seeds[0]),
         "rows": rows,
@@ -69,11 +86,12 @@ def parsed_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("genomes", nargs="+", type=Path)
+    parser.add_argument("--measure", action="store_true", help="find the seconds per update of each setting, and stop")
     parser.add_argument("--seconds", type=float, default=600.0, help="of training, for each run")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--folder", type=Path, default=Path("runs/patching_pays"))
-    parser.add_argument("--window", type=int, default=8192)
+    parser.add_argument("--window", type=int, default=4096)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--held-out-share", type=float, default=0.1)
@@ -82,37 +100,58 @@ def parsed_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def base_recipe(options: argparse.Namespace) -> dict[str, Any]:
-    """What all settings share."""
+def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -> dict[str, Any]:
+    """What a run does; all settings share everything but the patches and the number of updates."""
     return {
-        "model": {"preset": "tiny"},
+        "model": {"preset": "tiny", "genomic_vocab_size": 4},
         "data": {"window": options.window, "held_out_share": options.held_out_share, "block": 65_536, "gap": 8192},
+        "patching": SETTINGS[name],
         "optimizer": {"lr": options.learning_rate},
-        "schedule": {"seconds": options.seconds},
+        "schedule": {"steps": updates},
         "batch": {"size": options.batch_size},
-        "evaluation": {"every": 100, "batches": 16},
-        "checkpoint": {"every": 500, "keep": 1},
+        "evaluation": {"every": max(updates // EVALUATIONS, 1), "batches": 16},
+        "checkpoint": {"every": max(updates // EVALUATIONS, 1), "keep": 1},
+        "seed": seed,
     }
 
 
-def train(recipe: dict[str, Any], name: str, seed: int, genomes: list[Path], folder: Path) -> None:
+def measured_rates(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds per update of each setting: medians over a few updates, and over rounds of all settings in turn."""
+    found: dict[str, list[float]] = {name: [] for name in options.settings}
+    for _ in range(ROUNDS):
+        for name in options.settings:
+            with TemporaryDirectory(dir=options.folder) as place:
+                folder = Path(place) / "run"
+                train(options, name, 0, MEASURED_UPDATES, folder)
+                elapsed = [line["timings"]["elapsed_s"] for line in metrics(folder, "train")]
+            taken = [later - earlier for earlier, later in pairwise(elapsed)]
+            found[name].append(statistics.median(taken[FIRST_UPDATES:]))
+            print(f"{name}: {found[name][-1]:.3f} s per update", file=sys.stderr, flush=True)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def train(options: argparse.Namespace, name: str, seed: int, updates: int, folder: Path) -> None:
     """One run, unless it is done; one that was interrupted goes on."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if (folder / MODEL_FOLDER).is_dir():
+        return
     written = folder.with_suffix(".yaml")
-    written.write_text(json.dumps({**recipe, "patching": SETTINGS[name], "seed": seed}, indent=2))  # JSON is YAML
-    command = [sys.executable, "-m", "hyena_glt", "pretrain", written, *genomes, "-o", folder, "--resume"]
-    subprocess.run([*map(str, command)], check=True)
+    written.write_text(json.dumps(recipe_of(options, name, seed, updates), indent=2))  # JSON is YAML
+    words = ["pretrain", written, *options.genomes, "-o", folder, "--resume", "-@", 1]
+    subprocess.run([sys.executable, "-m", "hyena_glt", *map(str, words)], check=True)
 
 
-def curve_of(folder: Path) -> dict[str, Any]:
-    """Held-out bits per base by training seconds, and what the run came to."""
+def metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind that a run has logged."""
     lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
-    seconds = {line["step"]: line["timings"]["elapsed_s"] for line in lines if line["kind"] == "train"}
-    curve = [(seconds[line["step"]], line["bits_per_base"]) for line in lines if line["kind"] == "evaluation"]
-    speeds = [line["timings"]["bases_per_second"] for line in lines if line["kind"] == "train"]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def curve_of(options: argparse.Namespace, folder: Path, rate: float) -> dict[str, Any]:
+    """Held-out bits per base by training seconds at a rate, and what the run came to."""
+    curve = [(line["step"] * rate, line["bits_per_base"]) for line in metrics(folder, "evaluation")]
     return {
-        "steps": max(seconds),
-        "bases_per_second": statistics.median(speeds),
+        "steps": metrics(folder, "train")[-1]["step"],
+        "bases_per_second": options.batch_size * options.window / rate,
         "bits_per_base": curve[-1][1],
         "curve": curve,
     }

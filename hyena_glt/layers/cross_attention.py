@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
 from itertools import product
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from torch import Tensor, nn
 
+from hyena_glt.layers.window_reading import ReadWindows, compiled_loops
 from hyena_glt.ops.shifted_sum import compiled_loops_read, own_array
 
 BLOCK_TOKENS = 2048
@@ -56,8 +53,9 @@ class WindowedCrossAttention(nn.Module):
             `(batch, length, dim)`.
         """
         slots, null = self.slot_keys, self.null_key_value
-        if not torch.is_grad_enabled() and compiled_loops_read(x, states, slots, null, self.to_query.weight):
-            return self.read_compiled(x, states, first, num_states)
+        if compiled_loops_read(x, states, slots, null, self.to_query.weight):
+            way = self.read_recorded if torch.is_grad_enabled() else self.read_compiled
+            return way(x, states, first, num_states)
         windows = self.windows(states)  # (batch, windows, slots * 2 * dim)
         rows = torch.arange(len(first), device=first.device).view(-1, 1) * windows.shape[1]
         source = (first + self.num_slots + rows).flatten()
@@ -71,7 +69,7 @@ class WindowedCrossAttention(nn.Module):
     def read_compiled(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
         """`forward` without gradients on the CPU: each token reads its states where they lie, none are gathered."""
         heads = (self.num_heads, x.shape[-1] // self.num_heads)
-        score, blend = compiled_loops(heads[1])
+        score, blend, _ = compiled_loops(heads[1])
         slots, null = own_array(self.slot_keys.view(-1, *heads)), own_array(self.null_key_value.view(2, *heads))
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
         y = torch.empty_like(x)
@@ -84,6 +82,14 @@ class WindowedCrossAttention(nn.Module):
             blend(read.numpy(), weights.exp_().numpy(), key_value[row], null, seen, count)
             y[row, part] = self.project_out(read.flatten(1))
         return y
+
+    def read_recorded(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
+        """`forward` on the CPU where a graph is recorded."""
+        heads = (self.num_heads, x.shape[-1] // self.num_heads)
+        query = self.to_query(self.norm(x)).unflatten(-1, heads)
+        key_value = self.to_key_value(states).unflatten(-1, (2, *heads))
+        slots, null = self.slot_keys.unflatten(-1, heads), self.null_key_value.view(2, *heads)
+        return self.project_out(ReadWindows.apply(query, key_value, slots, null, first, num_states).flatten(2))
 
     def windows(self, states: Tensor) -> Tensor:
         """Keys and values of every window in one row: `(batch, num_states + slots + 1, slots * 2 * dim)`."""
@@ -110,58 +116,3 @@ class WindowedCrossAttention(nn.Module):
         weights = torch.cat([scores, null_score], dim=1).softmax(1).unsqueeze(-1)
         read = (weights[:, :-1] * values).sum(1) + weights[:, -1] * null_value
         return read.flatten(1)
-
-
-@lru_cache(maxsize=16)
-def compiled_loops(width: int) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Scores and their use for heads of this width: short loops are vectorised only where their length is constant.
-
-    Exponentials are left to the caller, which has a vectorised one.
-    """
-
-    @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")
-    def score(scores, query, key_value, slots, null, first, num_states):
-        """Logits less their largest, `(tokens, heads, slots + 1)`, the null state last; -inf outside the row."""
-        tokens, heads, _ = query.shape
-        num_slots = slots.shape[0]
-        scale = query.dtype.type(1) / np.sqrt(query.dtype.type(width))
-        for token in range(tokens):
-            for head in range(heads):
-                total = query.dtype.type(0)
-                for c in range(width):
-                    total += query[token, head, c] * null[0, head, c]
-                scores[token, head, num_slots] = total * scale
-                largest = total * scale
-                for slot in range(num_slots):
-                    state = first[token] + slot
-                    if 0 <= state < num_states:
-                        total = query.dtype.type(0)
-                        for c in range(width):
-                            total += query[token, head, c] * (key_value[state, 0, head, c] + slots[slot, head, c])
-                        scores[token, head, slot] = total * scale
-                        largest = max(largest, total * scale)
-                    else:
-                        scores[token, head, slot] = -np.inf
-                for slot in range(num_slots + 1):
-                    scores[token, head, slot] -= largest
-
-    @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")
-    def blend(y, weights, key_value, null, first, num_states):
-        """`y` `(tokens, heads, width)`: the mean of the values under unnormalised weights."""
-        tokens, heads, _ = y.shape
-        num_slots = weights.shape[2] - 1
-        for token in range(tokens):
-            low, high = max(first[token], 0), min(first[token] + num_slots, num_states)
-            for head in range(heads):
-                total = weights[token, head, num_slots]
-                for slot in range(num_slots):
-                    total += weights[token, head, slot]
-                share = weights[token, head, num_slots] / total
-                for c in range(width):
-                    y[token, head, c] = share * null[1, head, c]
-                for state in range(low, high):
-                    share = weights[token, head, state - first[token]] / total
-                    for c in range(width):
-                        y[token, head, c] += share * key_value[state, 1, head, c]
-
-    return score, blend

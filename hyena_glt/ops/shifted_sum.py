@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
@@ -48,10 +49,7 @@ class _ShortConv(torch.autograd.Function):
         u, h = ctx.saved_tensors
         taps = h.shape[-1]
         grad_u = _shifted_sum(grad, h.flip(-1), taps - 1 - ctx.lead, ctx.dim)
-        grad_h = torch.zeros_like(h)
-        for tap in range(taps):
-            grad_h[:, tap] = _tap_gradient(grad, u, tap - ctx.lead, ctx.dim)
-        return grad_u, grad_h, None, None
+        return grad_u, _tap_gradients(grad, u, taps, ctx.lead, ctx.dim), None, None
 
 
 def compiled_loops_read(*tensors: Tensor) -> bool:
@@ -136,6 +134,65 @@ def _sum_of_passes(u: Tensor, h: Tensor, lead: int, dim: int) -> Tensor:
         if lag and count > 0:
             y.narrow(dim, max(lag, 0), count).addcmul_(u.narrow(dim, max(-lag, 0), count), weight)
     return y
+
+
+def _tap_gradients(grad: Tensor, u: Tensor, taps: int, lead: int, dim: int) -> Tensor:
+    """`(channels, taps)`: sum over batch and time of grad[t] u[t + lead - k]."""
+    if u.numel() == 0 or u.ndim != 3 or not compiled_loops_read(grad, u):
+        sums = u.new_zeros(u.shape[3 - dim], taps)
+        for tap in range(taps):
+            sums[:, tap] = _tap_gradient(grad, u, tap - lead, dim)
+        return sums
+    grad, u = (x if x.stride(-1) == 1 else x.contiguous() for x in (grad, u))
+    memories = flat_memory(grad), (grad.stride(0), grad.stride(1)), flat_memory(u), (u.stride(0), u.stride(1))
+    if dim == 1:
+        sums = torch.zeros(taps, u.shape[-1], dtype=torch.float64)
+        add_row_products(sums.numpy(), *memories, (u.shape[0], u.shape[1]), lead)
+        return sums.T.to(u.dtype)
+    sums = torch.zeros(u.shape[1], taps, dtype=torch.float64)
+    add_channel_products(sums.numpy(), *memories, (u.shape[0], u.shape[2]), lead)
+    return sums.to(u.dtype)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_row_products(sums, grad, grad_strides, u, strides, shape, lead):
+    """Adds to `sums` `(taps, channels)`, for channels last; `shape` is (batch, length)."""
+    batch, length = shape
+    taps, channels = sums.shape
+    block = np.empty((taps, channels), grad.dtype)
+    for b in range(batch):
+        for first in range(0, length, TIME_BLOCK):
+            block[:] = 0
+            for t in range(first, min(first + TIME_BLOCK, length)):
+                at = b * grad_strides[0] + t * grad_strides[1]
+                seen_grad = grad[at : at + channels]
+                for tap in range(max(t + lead - length + 1, 0), min(t + lead + 1, taps)):
+                    start = b * strides[0] + (t + lead - tap) * strides[1]
+                    row, seen = block[tap], u[start : start + channels]
+                    for c in range(channels):
+                        row[c] += seen_grad[c] * seen[c]
+            sums += block
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def add_channel_products(sums, grad, grad_strides, u, strides, shape, lead):
+    """Adds to `sums` `(channels, taps)`, for the length last; `shape` is (batch, length)."""
+    batch, length = shape
+    channels, taps = sums.shape
+    for b in range(batch):
+        for c in range(channels):
+            at, start = b * grad_strides[0] + c * grad_strides[1], b * strides[0] + c * strides[1]
+            for first in range(0, length, TIME_BLOCK):
+                last = min(first + TIME_BLOCK, length)
+                for tap in range(taps):
+                    lag = tap - lead
+                    begin, end = max(first, lag), min(last, length + lag)
+                    if begin < end:
+                        seen_grad, seen = grad[at + begin : at + end], u[start + begin - lag : start + end - lag]
+                        product = seen[0] * 0
+                        for t in range(seen.size):
+                            product += seen_grad[t] * seen[t]
+                        sums[c, tap] += product
 
 
 def _tap_gradient(grad: Tensor, u: Tensor, lag: int, dim: int) -> Tensor:

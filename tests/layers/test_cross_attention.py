@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyena_glt.layers import WindowedCrossAttention
+from hyena_glt.layers.window_reading import FLUSH_TOKENS
 
 DIM, STATES, HEADS, SLOTS = 8, 6, 2, 3
 
@@ -38,9 +39,11 @@ def one_token(layer: WindowedCrossAttention, x: torch.Tensor, states: torch.Tens
     return layer.project_out(torch.cat(read))
 
 
-@pytest.mark.parametrize("block", [1, 4, 2048])
+@pytest.mark.parametrize("block", [0, 1, 4, 2048])
 def test_attention_equals_the_loop(block, monkeypatch):
-    monkeypatch.setattr("hyena_glt.layers.cross_attention.BLOCK_TOKENS", block)
+    if block:  # else by the compiled loops
+        monkeypatch.setattr("hyena_glt.layers.cross_attention.BLOCK_TOKENS", block)
+        monkeypatch.setattr("hyena_glt.layers.cross_attention.compiled_loops_read", lambda *tensors: False)
     layer = attention()
     x, states = torch.randn(2, 5, DIM), torch.randn(2, 4, STATES)
     first = torch.tensor([[-3, -2, -1, 0, 1], [-3, 2, 3, 0, -1]])
@@ -90,6 +93,31 @@ def test_the_compiled_loops_equal_the_gathered_windows(length, num_states, real,
         patch.setattr("hyena_glt.layers.cross_attention.compiled_loops_read", lambda *tensors: False)
         gathered = layer(*place)
     torch.testing.assert_close(compiled, gathered, atol=1e-12, rtol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@example(length=FLUSH_TOKENS + 9, num_states=300, real=200, seed=0)
+@given(
+    length=st.integers(1, 30),
+    num_states=st.integers(0, 12),
+    real=st.integers(0, 12),
+    seed=st.integers(0, 99),
+)
+def test_compiled_gradients_equal_those_of_the_gathered_windows(length, num_states, real, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layer = attention().double()
+    x = torch.randn(2, length, DIM, generator=generator, dtype=torch.float64, requires_grad=True)
+    states = torch.randn(2, num_states, STATES, generator=generator, dtype=torch.float64, requires_grad=True)
+    first = torch.randint(-SLOTS, max(num_states, 1 - SLOTS), (2, length), generator=generator)
+    counts = torch.tensor([num_states, min(real, num_states)])
+    coming = torch.randn(2, length, DIM, generator=generator, dtype=torch.float64)
+    leaves = [x, states, *layer.parameters()]
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = torch.autograd.grad(layer(x, states, first, counts), leaves, coming)
+        patch.setattr("hyena_glt.layers.cross_attention.compiled_loops_read", lambda *tensors: False)
+        gathered = torch.autograd.grad(layer(x, states, first, counts), leaves, coming)
+    for ours, plain in zip(compiled, gathered, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-11)
 
 
 def test_half_precision_without_gradients_is_answered_in_half_precision():

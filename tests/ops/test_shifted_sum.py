@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from hyena_glt.ops import short_conv
 from hyena_glt.ops.reference import two_sided_conv_reference
-from hyena_glt.ops.shifted_sum import TIME_BLOCK, _shifted_sum, _sum_of_passes, compiled_loops_read
+from hyena_glt.ops.shifted_sum import (
+    TIME_BLOCK,
+    _shifted_sum,
+    _sum_of_passes,
+    _tap_gradient,
+    _tap_gradients,
+    compiled_loops_read,
+)
 
 
 def signal_and_filter(length: int, taps: int):
@@ -76,6 +83,14 @@ def test_the_compiled_loops_equal_the_passes_in_any_memory_layout(length, taps, 
 def test_a_signal_longer_than_a_block_of_the_loop():
     u, h = signal_and_filter(2 * TIME_BLOCK + 5, 7)
     torch.testing.assert_close(_shifted_sum(u, h, 3, 2), _sum_of_passes(u, h, 3, 2), atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_gradients_of_the_taps_over_more_than_a_block(dim):
+    grad, u = torch.randn(2, 2, 2 * TIME_BLOCK + 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grad, u = (x if dim == 1 else x.transpose(1, 2).contiguous() for x in (grad, u))
+    plain = torch.stack([_tap_gradient(grad, u, tap - 3, dim) for tap in range(7)], dim=-1)
+    torch.testing.assert_close(_tap_gradients(grad, u, 7, 3, dim), plain, atol=1e-10, rtol=0)
 
 
 def test_what_compiled_loops_cannot_read_goes_through_the_passes():
