@@ -38,15 +38,21 @@ MODEL_TYPE = "hyena_glt"  # by this `transformers.AutoConfig` knows the configur
 logger = logging.getLogger(__name__)
 
 
-def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
+def save_net(net: HyenaGLT, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
     """Write a net; the manifest last, so that an interrupted save is recognised.
+
+    Args:
+        net: What to write, with its patcher.
+        folder: Made where it is missing.
+        dtype: Of the weights in the file, such as `torch.bfloat16`; None: as they are. A net that is loaded computes
+            in its own precision again.
 
     Raises:
         ModelFileError: A weight is NaN or infinite.
         SystemProblem: The folder cannot be written.
     """
     target = make_folder(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    tensors = {name: _stored(tensor, dtype) for name, tensor in net.state_dict().items()}
     check_finite(tensors, path=target / WEIGHTS_FILE)
     (target / MANIFEST_FILE).unlink(missing_ok=True)
     _write(target / CONFIG_FILE, config_json(net.config).encode())
@@ -55,6 +61,11 @@ def save_net(net: HyenaGLT, folder: str | os.PathLike[str]) -> None:
     files = {name: sha256_file(target / name) for name in names}
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, "files": files}
     _write(target / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def load_net(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hyena_glt.layers import ImplicitFilter
-from hyena_glt.model.patch_step import LongStep, PatchStep, newest_output
+from hyena_glt.model.patch_step import LongStep, PatchStep, newest_output, product
 from hyena_glt.ops import causal_conv
 from hyena_glt.patching import Patcher
 
@@ -69,3 +69,9 @@ def test_dropout_takes_the_layers(small_net):
         stream = net.stream()
         drawn.append([stream.feed(letter).logits for letter in "ACGTACGT"][-1])
     assert not torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, 64])
+def test_the_product_is_that_of_matrix_and_vector(rows):
+    weight, x = torch.randn(rows, 33), torch.randn(33)
+    torch.testing.assert_close(torch.from_numpy(product(weight.numpy(), x.numpy())), weight @ x, atol=1e-5, rtol=1e-5)

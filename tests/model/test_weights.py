@@ -15,7 +15,7 @@ import torch
 from hyena_glt.entropies import MarkovEntropy
 from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem
 from hyena_glt.model import HyenaGLT
-from hyena_glt.model.weights import load_weights
+from hyena_glt.model.weights import load_weights, save_net
 from hyena_glt.patching import Patcher
 from hyena_glt.sequences.atomic import sha256_file
 
@@ -46,6 +46,15 @@ def test_outputs_are_bitwise_the_same_after_loading(small_net, tmp_path, changes
     assert not loaded.training
     with torch.no_grad():
         assert torch.equal(loaded(TOKENS, LENGTHS).logits, net(TOKENS, LENGTHS).logits)
+
+
+def test_weights_saved_in_half_precision_are_those_rounded(small_net, tmp_path):
+    net = small_net()
+    save_net(net, tmp_path / "net", torch.bfloat16)
+    stored = safetensors.torch.load_file(tmp_path / "net" / "model.safetensors")
+    again = HyenaGLT.from_pretrained(tmp_path / "net").state_dict()
+    assert all(tensor.dtype is torch.bfloat16 for tensor in stored.values())
+    assert all(torch.equal(again[name], tensor.bfloat16().float()) for name, tensor in net.state_dict().items())
 
 
 def test_only_safetensors_and_json_are_written(saved):
