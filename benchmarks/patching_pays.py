@@ -45,7 +45,7 @@ MODEL_ORDERS = (10, 12)
 
 
 RATES_FILE, MODEL_FOLDER = "rates.json", "model"
-MEASURED_UPDATES, FIRST_UPDATES, ROUNDS = 14, 4, 3
+MEASURED_UPDATES, FIRST_UPDATES, ROUNDS, SHORT_RUN = 14, 4, 3, 15
 EVALUATIONS = 8
 
 
@@ -65,7 +65,7 @@ def main() -> None:
             train(options, name, seed, round(options.seconds / rates[name]), folder)
             rows.append({"setting": name, "seed": seed, **curve_of(options, folder, rates[name])})
             print(f"{name}, seed {seed}: {rows[-1]['bits_per_base']:.4f} bits per base", file=sys.stderr, flush=True)
-    recipe = recipe_of(options, options.settings[0], options.seeds[0], 1)
+    recipe = recipe_of(options, options.settings[0], options.seeds[0], SHORT_RUN)
     result = {
         "machine": machine(),
         "genomes": [path.name for path in options.genomes],
@@ -102,6 +102,8 @@ def parsed_options() -> argparse.Namespace:
 
 def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -> dict[str, Any]:
     """What a run does; all settings share everything but the patches and the number of updates."""
+    is_short = updates < SHORT_RUN
+    every = updates if is_short else updates // EVALUATIONS
     return {
         "model": {"preset": "tiny", "genomic_vocab_size": 4},
         "data": {"window": options.window, "held_out_share": options.held_out_share, "block": 65_536, "gap": 8192},
@@ -109,8 +111,8 @@ def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -
         "optimizer": {"lr": options.learning_rate},
         "schedule": {"steps": updates},
         "batch": {"size": options.batch_size},
-        "evaluation": {"every": max(updates // EVALUATIONS, 1), "batches": 16},
-        "checkpoint": {"every": max(updates // EVALUATIONS, 1), "keep": 1},
+        "evaluation": {"every": every, "batches": 1 if is_short else 24},
+        "checkpoint": {"every": every, "keep": 1},
         "seed": seed,
     }
 

@@ -8,10 +8,19 @@ from hyena_glt.__about__ import __version__
 from hyena_glt._lazy import lazy_exports
 
 _MODULES = {
+    "DistributedGenomicProcessor": ".processing",
+    "EvolutionaryAnalyzer": ".evolution",
+    "GenomeEmbedder": ".processing",
+    "GenomicBatchProcessor": ".processing",
+    "GenomicStreamProcessor": ".processing",
+    "GenomicVariantAnalyzer": ".variants",
     "HyenaGLT": ".model",
     "HyenaGLTConfig": ".config",
     "HyenaGLTOutput": ".model",
+    "IntegrationDebugger": ".diagnostics",
     "MarkovEntropy": ".entropies",
+    "MemoryOptimizedProcessor": ".processing",
+    "MultiModalGenomicProcessor": ".multimodal",
     "Patcher": ".patching",
     "PatcherAdapter": ".adapters",
     "PatcherArgs": ".patching",

@@ -1,57 +1,65 @@
-"""A genome through the net, and its vectors into a Parquet table."""
+"""A genome through the net shard by shard, and its vectors into a table.
+
+genome -> patched blocks -> windows -> shards of rows (OUT.parts) -> rows of windows, patches or records -> table
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import groupby
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 
-from hyena_glt.cli.plan import PatchPlan
+from hyena_glt.__about__ import __version__
+from hyena_glt.cli.embed_shards import Shards, open_shards
+from hyena_glt.cli.embed_tables import ROWS_AT_A_TIME, TableRows, VectorTable, write_table
+from hyena_glt.cli.outputs import STDOUT
+from hyena_glt.cli.plan import PatchOptions, PatchPlan, make_plan
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.source import GenomeSource
-from hyena_glt.config import HyenaGLTConfig
-from hyena_glt.errors import DataError, SystemProblem
+from hyena_glt.errors import DataError, UsageError
 from hyena_glt.model import HyenaGLT
-from hyena_glt.patching.genome import PatchedBlock, patch_blocks
-from hyena_glt.processing.embedding import Embedding, Window, cut_windows, embed_windows, mean_embedding
-from hyena_glt.sequences.atomic import atomic_write
+from hyena_glt.patching.block_decisions import depends_on_place
+from hyena_glt.patching.genome import patch_blocks
+from hyena_glt.processing.embedder import patching_rule, with_cap
+from hyena_glt.processing.embedding import (
+    EmbeddingRows,
+    Pool,
+    Window,
+    WindowCutter,
+    embed_rows,
+    other_strand,
+    pool_records,
+)
+from hyena_glt.sequences.records import Block
 from hyena_glt.tracks.provenance import Provenance
 
-VOCABULARY = {"dna": 4, "rna": 4, "protein": 20, "bytes": 256}
-ROWS_AT_A_TIME = 4096
+SHARD_BASES = 1 << 20  # a shard is closed by the batch that reaches this many bases
+SHARD_NUMBERS = 1 << 24  # or this many numbers
+NUCLEIC = {"dna", "rna"}
 
 
-def load_net(
-    folder: Path | None, size: str, alphabet: str, seed: int, device: str, threads: int
-) -> tuple[HyenaGLT, str]:
-    """The net in evaluation mode, and what its weights are.
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """What a row is, and how its vector is made."""
 
-    Raises:
-        SystemProblem: CUDA is asked for and not there.
-        ModelFileError: The folder holds no sound model.
-    """
-    torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SystemProblem(f"--device {device}: no CUDA device is usable here; give --device cpu")
-    if folder is not None:
-        net = HyenaGLT.from_pretrained(folder)
-        return net.to(device).eval(), f"weights of {folder}"
-    note("the weights are random (--untrained): the vectors tell sequences apart but know no biology")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = HyenaGLTConfig.preset(size, causal=False, genomic_vocab_size=VOCABULARY[alphabet], alphabet=alphabet)
-        net = HyenaGLT(config)
-    return net.to(device).eval(), f"untrained {size} net, seed {seed}"
+    per: str  # record, region, window or patch
+    pool: Pool
+    layer: int
+    both_strands: bool
+    window: int  # bases
+    batch_size: int  # windows
+
+    def describe(self) -> dict[str, Any]:
+        """For provenance."""
+        strands = "avg" if self.both_strands else "none"
+        return {"per": self.per, "pool": self.pool, "layer": self.layer, "rc": strands, "window": self.window}
 
 
 class EmbedRun:
@@ -59,106 +67,205 @@ class EmbedRun:
 
     Args:
         net: The model.
-        plan: How the genome is patched; no patch is longer than a window.
-        window: Bases per window.
-        batch_size: Windows per forward.
-        per_record: One row per record; else one per window.
+        weights: What its weights are.
+        source: The genome.
+        plan: How it is patched; no patch is longer than a window.
+        options: What the rows are.
     """
 
-    def __init__(self, net: HyenaGLT, plan: PatchPlan, *, window: int, batch_size: int, per_record: bool) -> None:
-        cap = min(plan.args.max_patch_length or window, window)
-        self.net, self.plan = net, replace(plan, args=plan.args.model_copy(update={"max_patch_length": cap}))
-        self.window, self.batch_size, self.per_record = window, batch_size, per_record
+    def __init__(
+        self, net: HyenaGLT, weights: str, source: GenomeSource, plan: PatchPlan, options: EmbedOptions
+    ) -> None:
+        self.plan = replace(plan, args=with_cap(plan.args, options.window))
+        self.net, self.weights, self.source, self.options = net, weights, source, options
+        if options.both_strands and depends_on_place(plan.model):
+            raise UsageError("--rc avg: this patcher scores bases by their place, which the other strand does not have")
+        depth = net.config.num_layers
+        if not -depth - 1 <= options.layer <= depth:
+            raise UsageError(f"--layer: expected {-depth - 1} to {depth} for this net, got {options.layer}")
+        self._cutter = WindowCutter(options.window)
 
-    def write(self, source: GenomeSource, output: Path, origin: Provenance) -> int:
+    def origin(self) -> Provenance:
+        """What the table says about itself."""
+        details = {**self.plan.describe(), "weights": self.weights, **self.options.describe()}
+        return self.source.provenance().extended(details)
+
+    def describe(self) -> dict[str, Any]:
+        """What finished shards belong to: everything that their numbers depend on."""
+        source = self.source
+        return {
+            "hyena_glt_version": __version__,
+            "input_sha256": source.sha256,
+            "alphabet": source.alphabet.name,
+            "degap": source.degap,
+            "regions": [list(region) for region in source.regions],
+            "weights": self.weights,
+            **self.plan.describe(),
+            **self.options.describe(),
+            "batch_size": self.options.batch_size,
+            "device": self.net.device.type,
+            "shard": [SHARD_BASES, SHARD_NUMBERS],
+        }
+
+    def write(self, output: Path, kind: str, force: bool) -> int:
         """Write the table; returns its number of rows.
 
         Raises:
-            DataError: No record holds a letter.
+            DataError: Bad input, or no record holds a letter.
+            OutputExistsError: An interrupted run with other input, weights or options left its shards.
         """
-        schema = _schema(self.net.config.hidden_size, origin)
-        rows = 0
-        with atomic_write(output, overwrite=True) as handle, pq.ParquetWriter(handle, schema) as writer:
-            for batch in _batches(self._embeddings(source), ROWS_AT_A_TIME):
-                writer.write_table(_table(batch, schema))
-                rows += len(batch)
-            if not rows:
-                raise DataError("no letter in the input, so nothing to embed", path=source.name)
+        with _shards_of(output, self.describe(), force) as shards:
+            counts = self._make_shards(shards)
+            origin = self.origin()
+            if not counts.windows:
+                raise DataError("no letter in the input, so nothing to embed", path=self.source.name)
+            per_record = self.options.per in ("record", "region")
+            rows = counts.records if per_record else counts.rows
+            pieces = partial(self._pieces, shards, counts.shards, per_record)
+            width = max(len(span.name) for span in self._cutter.spans)
+            table = VectorTable(rows, self.net.config.hidden_size, width, pieces, origin)
+            write_table(output, kind, table)
         return rows
 
-    def _embeddings(self, source: GenomeSource) -> Iterator[Embedding]:
-        embedded = embed_windows(self.net, self._windows(source), self.batch_size)
-        if not self.per_record:
-            yield from embedded
-            return
-        for _, parts in groupby(embedded, key=self._record_of):
-            yield mean_embedding(list(parts))
-
-    def _record_of(self, part: Embedding) -> tuple[str, int]:
-        """Records are told apart by name and, where regions of one contig were asked for, by region."""
-        starts = self._region_starts[part.name]
-        return part.name, int(np.searchsorted(starts, part.start, side="right"))
-
-    def _windows(self, source: GenomeSource) -> Iterator[Window]:
-        self._region_starts: dict[str, list[int]] = {}
-        survey, plan = self.plan.survey, self.plan
-        parts: list[PatchedBlock] = []
+    def _make_shards(self, shards: Shards) -> _Counts:
+        counts = _Counts()
+        survey = self.plan.survey
         with progress("embedding", survey.symbols if survey else None) as advance:
-            for patched in patch_blocks(source.blocks(), source.alphabet, plan.model, plan.args, entropies=False):
-                parts.append(patched)
-                if not patched.block.last:
-                    continue
-                first = parts[0].block
-                self._region_starts.setdefault(first.name, []).append(first.start)
-                if all(part.ambiguous.all() for part in parts):
-                    note(f"{first.name}: holds no letter, left out")
-                for window in self._record_windows(parts):
-                    yield window
-                    advance(len(window.sequence))
-                parts = []
+            batches = self._batches(self._windows(counts))
+            for batch in batches:
+                own = chain([batch], batches)
+                shard = list(self._of_one_shard(own))
+                counts.windows += sum(map(len, shard))
+                found = shards.find(counts.shards)
+                if found is None:
+                    rows = self._embedded(shard, advance)
+                    shards.write(counts.shards, rows)
+                    found = len(rows)
+                else:
+                    advance(sum(len(window.sequence) for window in chain(*shard)))
+                counts.rows += found
+                counts.shards += 1
+        self._say_what_is_left_out(counts)
+        return counts
 
-    def _record_windows(self, parts: list[PatchedBlock]) -> Iterator[Window]:
-        first = parts[0].block
-        return cut_windows(
-            first.name,
-            first.start,
-            b"".join(part.block.sequence for part in parts),
-            np.concatenate([part.lengths for part in parts]),
-            np.concatenate([part.forced_starts for part in parts]),
-            np.concatenate([part.ambiguous for part in parts]),
-            self.window,
-        )
+    def _embedded(self, batches: list[list[Window]], advance: Callable[[int], None]) -> EmbeddingRows:
+        options = self.options
+        flip = partial(other_strand, alphabet=self.source.alphabet, cut=self._cut) if options.both_strands else None
+        parts: list[EmbeddingRows] = []
+        for batch in batches:
+            parts += embed_rows(self.net, batch, len(batch), pool=options.pool, layer=options.layer, flip=flip)
+            advance(sum(len(window.sequence) for window in batch))
+        return EmbeddingRows.joined(parts)
 
+    def _windows(self, counts: _Counts) -> Iterator[Window]:
+        plan, source = self.plan, self.source
+        blocks = patch_blocks(source.blocks(), source.alphabet, plan.model, plan.args_of, entropies=False)
+        for window in self._cutter.windows(blocks):
+            if window.record != counts.last_record:
+                counts.records += 1
+                counts.empty += range(counts.last_record + 1, window.record)
+                counts.last_record = window.record
+            yield window
 
-def _schema(hidden: int, origin: Provenance) -> pa.Schema:
-    fields = [
-        ("name", pa.string()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("patches", pa.int64()),
-        ("embedding", pa.list_(pa.float32(), hidden)),
-    ]
-    return pa.schema(fields, metadata={"hyena_glt": json.dumps(origin.as_dict())})
+    def _say_what_is_left_out(self, counts: _Counts) -> None:
+        spans = self._cutter.spans
+        for record in chain(counts.empty, range(counts.last_record + 1, len(spans))):
+            note(f"{spans[record].name}: holds no letter, left out")
 
-
-def _table(batch: list[Embedding], schema: pa.Schema) -> pa.Table:
-    vectors = np.stack([row.vector for row in batch])
-    columns: list[Any] = [
-        [row.name for row in batch],
-        [row.start for row in batch],
-        [row.end for row in batch],
-        [row.patches for row in batch],
-        pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _batches(rows: Iterator[Embedding], size: int) -> Iterator[list[Embedding]]:
-    batch: list[Embedding] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
+    def _batches(self, windows: Iterator[Window]) -> Iterator[list[Window]]:
+        while batch := list(islice(windows, self.options.batch_size)):
             yield batch
-            batch = []
-    if batch:
-        yield batch
+
+    def _of_one_shard(self, batches: Iterator[list[Window]]) -> Iterator[list[Window]]:
+        """Batches until the shard is full; that depends on the windows alone, so every run has the same shards."""
+        bases = numbers = 0
+        for batch in batches:
+            yield batch
+            bases += sum(len(window.sequence) for window in batch)
+            rows = sum(window.patch_lengths.size for window in batch) if self.options.per == "patch" else len(batch)
+            numbers += rows * self.net.config.hidden_size
+            if bases >= SHARD_BASES or numbers >= SHARD_NUMBERS:
+                return
+
+    def _cut(self, sequence: bytes) -> np.ndarray:
+        """Patch lengths of a sequence by itself."""
+        block = Block("", "", 0, sequence, True, 0)
+        blocks = patch_blocks([block], self.source.alphabet, self.plan.model, self.plan.args, entropies=False)
+        return np.concatenate([patched.lengths for patched in blocks])
+
+    def _pieces(self, shards: Shards, num_shards: int, per_record: bool) -> Iterator[TableRows]:
+        rows: Iterator[EmbeddingRows] = map(shards.read, range(num_shards))
+        if per_record:
+            rows = map(self._whole_spans, pool_records(rows, self.options.pool))
+        spans = self._cutter.spans
+        for piece in _rebatched(rows, ROWS_AT_A_TIME):
+            names = [spans[record].name for record in piece.records.tolist()]
+            yield TableRows(names, piece.starts, piece.ends, piece.patches, piece.vectors)
+
+    def _whole_spans(self, rows: EmbeddingRows) -> EmbeddingRows:
+        """Rows of records with the records' own bounds: the first or last window may be of N alone and left out."""
+        spans = [self._cutter.spans[record] for record in rows.records.tolist()]
+        starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
+        return EmbeddingRows(rows.records, starts, ends, rows.patches, rows.vectors)
+
+
+class _Counts:
+    """What one pass has seen."""
+
+    def __init__(self) -> None:
+        self.windows = self.rows = self.shards = self.records = 0
+        self.last_record = -1
+        self.empty: list[int] = []  # records without a letter, before the last one that has one
+
+
+def plan_for(net: HyenaGLT, source: GenomeSource, options: PatchOptions) -> PatchPlan:
+    """How a genome is patched for a net: by the options, else by the net's own patcher, else as fits the genome.
+
+    Raises:
+        UsageError: The net is for another alphabet.
+        DataError: The input is bad.
+    """
+    known, asked = net.config.alphabet_name, source.alphabet.name
+    if known not in ("bytes", asked) and not {known, asked} <= NUCLEIC:
+        raise UsageError(f"the net knows {known}, the input is {asked}; give --alphabet {known} or another --model")
+    patcher = net.external_patcher
+    rules = (options.patcher, options.target_length, options.threshold, options.max_patch_length)
+    if patcher is None or any(rule is not None for rule in rules):
+        return make_plan(source, options, survey=True)
+    rule = patching_rule(patcher, source.alphabet.name)
+    if rule is None:
+        note("the net's patcher has no fitted entropy model; the patches are calibrated on the input")
+        return make_plan(source, options, survey=True)
+    return PatchPlan(args=rule[0], model=rule[1], survey=None)
+
+
+@contextmanager
+def _shards_of(output: Path, run: dict[str, Any], force: bool) -> Iterator[Shards]:
+    """The shards beside an output; those of stdout are temporary."""
+    if output != STDOUT:
+        with open_shards(output.with_name(f"{output.name}.parts"), run, force) as shards:
+            yield shards
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="hyena-glt-embed-") as folder,
+        open_shards(Path(folder, "parts"), run, force) as shards,
+    ):
+        yield shards
+
+
+def _rebatched(parts: Iterator[EmbeddingRows], size: int) -> Iterator[EmbeddingRows]:
+    """The same rows in pieces of `size`, the last of fewer."""
+    held: list[EmbeddingRows] = []
+    count = 0
+    for part in parts:
+        held.append(part)
+        count += len(part)
+        if count < size:
+            continue
+        whole = EmbeddingRows.joined(held)
+        full = count - count % size
+        for first in range(0, full, size):
+            yield whole.between(first, first + size)
+        held, count = [whole.between(full, count)], count - full
+    if count:
+        yield EmbeddingRows.joined(held)

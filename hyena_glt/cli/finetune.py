@@ -54,15 +54,6 @@ class Strands(StrEnum):
     both = "both"
 
 
-class Preset(StrEnum):
-    """Sizes of nets."""
-
-    tiny = "tiny"
-    small = "small"
-    base = "base"
-    large = "large"
-
-
 class Pooling(StrEnum):
     """What a head of sequences averages."""
 
@@ -75,7 +66,7 @@ def finetune(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the net and its figures.")],
     model: Annotated[Path | None, typer.Option("--model", help="A saved net to start from.")] = None,
     untrained: Annotated[
-        Preset | None, typer.Option("--untrained", help="Start from random weights of this size.")
+        opt.NetSize | None, typer.Option("--untrained", help="Start from random weights of this size.")
     ] = None,
     task: Annotated[TaskName, typer.Option("--task", help="What the labels are.")] = TaskName.classification,
     mode: Annotated[Mode, typer.Option("--mode", help="All weights, the head only, or adapters.")] = Mode.full,
@@ -303,7 +294,7 @@ def _parts(
 
 def _base(
     model: Path | None,
-    untrained: Preset | None,
+    untrained: opt.NetSize | None,
     alphabet: str,
     patcher: Path | None,
     patch_size: float | None,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyena_glt.cli import options as opt
-from hyena_glt.cli.embed import Size
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.errors import UsageError
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from hyena_glt.tracks.provenance import Provenance
 
 PATCH_SIZE = 16.0  # bases of the static patches of an untrained net
-VOCABULARY = {"dna": 4, "rna": 4, "protein": 20}
 
 
 def generate(
@@ -30,11 +28,9 @@ def generate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="FASTA (.gz for BGZF), with a .json beside it; - is stdout.")
     ] = Path("-"),
-    model: Annotated[Path | None, typer.Option("--model", help="Folder written by HyenaGLT.save_pretrained.")] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Use random weights: the letters mean nothing.")
-    ] = False,
-    size: Annotated[Size, typer.Option("--size", help="Size of an untrained net.")] = Size.tiny,
+    model: opt.NetFolder = None,
+    untrained: opt.Untrained = False,
+    size: opt.SizeOfUntrained = opt.NetSize.tiny,
     letters: Annotated[int, typer.Option("--letters", "-n", min=1, help="Letters to draw for each sequence.")] = 100,
     count: Annotated[int, typer.Option("--count", min=1, help="Sequences for each prompt.")] = 1,
     temperature: Annotated[
@@ -51,20 +47,19 @@ def generate(
         opt.AlphabetName | None,
         typer.Option("--alphabet", help="Of prompts and letters: dna, rna or protein. Default: the model's, else dna."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    device: opt.Device = "auto",
     seed: opt.Seed = 0,
     threads: opt.Threads = None,
     force: opt.Force = False,
 ) -> None:
     """Continue prompts by letters that the model draws one by one; patches are decided as they come.
 
-    No trained weights ship with this version, so --untrained or --model has to be given. The patcher is the model's own
-    unless --patcher names another; an untrained net has static patches of 16. Each record says how many of its letters
-    are the prompt, and the mean log-probability of the new ones in nats.
+    The patcher is the model's own unless --patcher names another; an untrained net has static patches of 16. Each
+    record says how many of its letters are the prompt, and the mean log-probability of the new ones in nats.
 
     Examples:
 
-    hyena-glt generate --untrained --prompt ACGTACGT -n 50
+    hyena-glt generate --prompt ACGTACGT -n 50
 
     hyena-glt generate --model net prompts.fa -n 1000 --count 5 --temperature 0.8 --top-p 0.95 -o new.fa
     """
@@ -72,8 +67,6 @@ def generate(
     from hyena_glt.sequences.atomic import open_output
     from hyena_glt.sequences.fasta import write_fasta
 
-    if untrained == (model is not None):
-        raise UsageError("no trained weights ship with this version: give --model FOLDER or --untrained, one of them")
     if (prompts is None) == (not prompt):
         raise UsageError("give prompts as a FASTA file or by --prompt, one of them")
     if top_p is not None and not 0 < top_p <= 1:
@@ -85,7 +78,7 @@ def generate(
     origin = _origin(prompts, prompt or [])
     if already_done([output] if output == STDOUT else [output, sidecar], lambda: origin, force):
         return
-    net, weights = load_generator(model, size.value, alphabet, patcher, seed, device, threads)
+    net, weights = load_generator(model, untrained, size.value, alphabet, patcher, seed, device, threads)
     written = alphabet.value if alphabet else _alphabet_of(net)
     asked = _read_prompts(prompts, prompt or [], written)
     options = {
@@ -109,6 +102,7 @@ def generate(
 
 def load_generator(
     folder: Path | None,
+    untrained: bool,
     size: str,
     alphabet: opt.AlphabetName | None,
     patcher: Path | None,
@@ -116,32 +110,28 @@ def load_generator(
     device: str,
     threads: int | None,
 ) -> tuple[HyenaGLT, str]:
-    """A causal net with its patcher, and what its weights are.
+    """A net with its patcher, and what its weights are; `open_net` has the arguments.
 
     Raises:
         SystemProblem: CUDA is asked for and not there.
         ModelFileError: The folder or the patcher is not sound.
     """
-    import torch
-
-    from hyena_glt.config import HyenaGLTConfig
-    from hyena_glt.model import HyenaGLT
+    from hyena_glt.cli.nets import open_net
     from hyena_glt.patching import Patcher, PatchingModeEnum
-    from hyena_glt.patching.devices import resolve_device
 
-    torch.set_num_threads(threads or opt.default_threads())
-    place = resolve_device("cuda" if device == "auto" and torch.cuda.is_available() else device) or torch.device("cpu")
-    saved = None if patcher is None else Patcher.load(patcher)
-    if folder is not None:
-        return HyenaGLT.from_pretrained(folder, saved).to(place).eval(), f"weights of {folder}"
-    note("the weights are random (--untrained): the letters follow no biology, they are noise of the net's own making")
-    letters = alphabet.value if alphabet else "dna"
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = HyenaGLTConfig.preset(size, genomic_vocab_size=VOCABULARY[letters], alphabet=letters)
-        static = Patcher(patching_mode=PatchingModeEnum.static, patch_size=PATCH_SIZE)
-        net = HyenaGLT(config, saved or static)
-    return net.to(place).eval(), f"untrained {size} net, seed {seed}"
+    cutter = None if patcher is None else Patcher.load(patcher)
+    if untrained and cutter is None:
+        cutter = Patcher(patching_mode=PatchingModeEnum.static, patch_size=PATCH_SIZE)
+    return open_net(
+        folder,
+        untrained=untrained,
+        size=size,
+        alphabet=alphabet.value if alphabet else "dna",
+        seed=seed,
+        device=device,
+        threads=threads or opt.default_threads(),
+        patcher=cutter,
+    )
 
 
 def _alphabet_of(net: HyenaGLT) -> str:

@@ -17,8 +17,10 @@ from typing import Annotated
 import typer
 
 from hyena_glt.cli import (
+    bench,
     calibrate,
     demo,
+    distances,
     doctor,
     embed,
     entropy,
@@ -27,11 +29,14 @@ from hyena_glt.cli import (
     generate,
     patch,
     pretrain,
+    profile,
     report,
     stream,
     train_bpe,
     train_bpe_patcher,
     train_entropy,
+    tree,
+    variants,
 )
 from hyena_glt.cli.runtime import Terminated, one_line, raise_on_sigterm, show_warnings_as_notes
 from hyena_glt.errors import HyenaGLTError
@@ -68,6 +73,11 @@ for command in (
     pretrain.pretrain,
     finetune.finetune,
     evaluate.evaluate,
+    variants.variants,
+    distances.distances,
+    tree.tree,
+    bench.bench,
+    profile.profile,
     doctor.doctor,
     demo.demo,
 ):

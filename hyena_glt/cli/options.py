@@ -40,6 +40,22 @@ class StreamMode(StrEnum):
     space = "space"
 
 
+class NetSize(StrEnum):
+    """Sizes of nets."""
+
+    tiny = "tiny"
+    small = "small"
+    base = "base"
+    large = "large"
+
+
+class Strands(StrEnum):
+    """Whether the reverse complement counts as well."""
+
+    avg = "avg"
+    none = "none"
+
+
 def default_threads() -> int:
     """The number of cores, at most 4."""
     return min(os.cpu_count() or 1, 4)
@@ -108,6 +124,14 @@ MinLength = Annotated[int | None, typer.Option("--min-patch-length", min=1, help
 MaxLength = Annotated[int | None, typer.Option("--max-patch-length", min=1, help="Cut longer patches.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+NetFolder = Annotated[
+    Path | None,
+    typer.Option("--model", help="Folder written by HyenaGLT.save_pretrained. Default: the net that ships."),
+]
+Untrained = Annotated[
+    bool, typer.Option("--untrained", help="Use random weights: they tell sequences apart, but know no biology.")
+]
+SizeOfUntrained = Annotated[NetSize, typer.Option("--size", help="Size of an untrained net.")]
 HeldOut = Annotated[
     float,
     typer.Option("--held-out", min=0.0, max=0.9, help="Share at the end of each contig that only tests the network."),

@@ -24,8 +24,8 @@ C2, C1, C0 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float3
 def row_entropies(scores: np.ndarray) -> np.ndarray:
     """Entropy of `softmax(row)` for each row of float32 `(rows, vocab)` logits, `vocab >= 1`: `(rows,)` float32 nats.
 
-    Within 2e-6 nats of float64 (the textbook form in float32 is no nearer). A logit of minus infinity is a probability of 0; NaN, plus infinity or a row of
-    nothing but minus infinity gives NaN.
+    Within 2e-6 nats of float64; the textbook form in float32 is no nearer. A logit of minus infinity is a probability
+    of 0; NaN, plus infinity or a row of nothing but minus infinity gives NaN.
     """
     scores = np.ascontiguousarray(scores)
     totals, weighted = np.empty(len(scores)), np.empty(len(scores))

@@ -125,23 +125,47 @@ class HyenaGLT(nn.Module):
             ConfigError: No patch lengths and no patcher, or `compute_loss` without causality.
         """
         check_tokens(tokens)
-        patched: PatchedTokens | Tensor
-        if patch_lengths is None:
-            patched = tokens.long() if self.merger else patch_rows(self.patcher(), tokens.long())
-        else:
-            patched = PatchedTokens(
-                tokens=tokens.long(),
-                patch_lengths=patch_lengths,
-                known_starts=known_starts,
-                next_starts_patch=next_starts_patch,
-            )
         return self._run(
-            patched,
+            self._cut_rows(tokens, patch_lengths, known_starts, next_starts_patch),
             global_position_offset,
             labels=self._own_labels(tokens) if compute_loss and labels is None else labels,
             with_position_info=return_position_info,
             debug_mode=debug_mode,
         )
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        patch_lengths: Tensor | None = None,
+        *,
+        layer: int = -1,
+        global_position_offset: int | Tensor = 0,
+    ) -> tuple[Tensor, PositionInfo]:
+        """States of the patches after one layer of the trunk; nothing behind that layer runs.
+
+        Args:
+            tokens: `(batch, length)` byte tokens, rows padded with -1 at the end.
+            patch_lengths: `(batch, num_patches)` int64; None: the net's patcher cuts, or the net itself.
+            layer: 0 is the pooled patches before the trunk, N the state after N layers, -1 the last: there it is
+                `last_hidden_state` of `forward`.
+            global_position_offset: Position of each row's first token on its contig: one int, or `(batch,)`.
+
+        Returns:
+            `(batch, num_patches, hidden)` with zeros in padding, and the positions, which hold the patch lengths.
+
+        Raises:
+            PatchingError: Tokens or patch lengths of the wrong shape, type or coverage.
+            ConfigError: There is no such layer, or no patch lengths and no patcher.
+        """
+        check_tokens(tokens)
+        encoded, probabilities, info, _ = self._begin(self._cut_rows(tokens, patch_lengths), global_position_offset)
+        patch_mask = padding_mask(info.patch_mask)
+        with self._precision():
+            pooled = self.pooling(encoded, info)
+            states = self.trunk.hidden_states(pooled, None if self.config.causal else patch_mask, layer)
+            if probabilities is not None and layer in (-1, len(self.trunk.blocks)):
+                states = smooth_states(states, start_weights(probabilities, info))
+        return zero_padding(states, patch_mask), info
 
     def forward_with_patching(
         self,
@@ -389,6 +413,33 @@ class HyenaGLT(nn.Module):
             return join_patches(patches, boundaries, int(offset))
         raise ConfigError("forward_with_patching: expected exactly one of sequence and patches")
 
+    def _cut_rows(
+        self,
+        tokens: Tensor,
+        patch_lengths: Tensor | None,
+        known_starts: Tensor | None = None,
+        next_starts_patch: Tensor | None = None,
+    ) -> PatchedTokens | Tensor:
+        """Checked tokens with given patch lengths, or those of the patcher; the tokens alone where the net cuts."""
+        if patch_lengths is None:
+            return tokens.long() if self.merger else patch_rows(self.patcher(), tokens.long())
+        return PatchedTokens(
+            tokens=tokens.long(),
+            patch_lengths=patch_lengths,
+            known_starts=known_starts,
+            next_starts_patch=next_starts_patch,
+        )
+
+    def _begin(
+        self, patched: PatchedTokens | Tensor, offset: int | Tensor
+    ) -> tuple[Tensor, Tensor | None, PositionInfo, PatchedTokens]:
+        """Byte states, probabilities of starts where they are learned, positions, and the tokens as they were cut."""
+        patched = patched.to(self.device)
+        encoded, probabilities = self.encode_bytes(patched if isinstance(patched, Tensor) else patched.tokens)
+        if isinstance(patched, Tensor):
+            patched = cut_tokens(self.merger, patched, probabilities)
+        return encoded, probabilities, positions_of(patched, offset), patched
+
     def _run(
         self,
         patched: PatchedTokens | Tensor,
@@ -399,13 +450,10 @@ class HyenaGLT(nn.Module):
         with_position_info: bool = True,
         debug_mode: bool = False,
     ) -> HyenaGLTOutput:
-        patched, own_cut = patched.to(self.device), isinstance(patched, Tensor)
-        encoded, probabilities = self.encode_bytes(patched if isinstance(patched, Tensor) else patched.tokens)
-        if isinstance(patched, Tensor):
-            patched = cut_tokens(self.merger, patched, probabilities)
-        info = positions_of(patched, offset)
+        own_cut = isinstance(patched, Tensor)
+        encoded, probabilities, info, cut = self._begin(patched, offset)
         with self._precision():
-            stages = self._stages(encoded, probabilities, info, patched, recompute or self.gradient_checkpointing)
+            stages = self._stages(encoded, probabilities, info, cut, recompute or self.gradient_checkpointing)
         ratio_loss = self._ratio_loss(probabilities, info) if own_cut else None
         loss = None if labels is None else self._loss(stages["logits"], labels.to(self.device))
         return HyenaGLTOutput(
@@ -416,8 +464,8 @@ class HyenaGLT(nn.Module):
             loss=loss if loss is None or ratio_loss is None else loss + self.config.ratio_loss_weight * ratio_loss,
             ratio_loss=ratio_loss,
             boundary_probabilities=probabilities,
-            known_starts=patched.known_starts,
-            next_starts_patch=patched.next_starts_patch,
+            known_starts=cut.known_starts,
+            next_starts_patch=cut.next_starts_patch,
             with_position_info=with_position_info,
             debug={name: describe(tensor) for name, tensor in stages.items()} if debug_mode else {},
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hyena_glt.config import FilterKind, HyenaGLTConfig
+from hyena_glt.errors import ConfigError
 from hyena_glt.layers.feed_forward import FeedForward
 from hyena_glt.layers.hyena_filter import ExplicitFilter, ExponentialFilter, ImplicitFilter, SummedFilter
 from hyena_glt.layers.hyena_operator import HyenaOperator, OperatorState
@@ -81,6 +82,29 @@ class HyenaTrunk(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
         return self.norm(x)
+
+    def hidden_states(self, x: Tensor, mask: Tensor | None = None, layer: int = -1) -> Tensor:
+        """Run the blocks up to one layer and no further.
+
+        Args:
+            x: `(batch, num_patches, hidden)`.
+            mask: As in `forward`.
+            layer: Blocks that run; 0 gives `x`, `len(blocks)` what `forward` gives, final norm included. Negative
+                numbers count from the end, -1 being the last.
+
+        Returns:
+            `(batch, num_patches, hidden)`.
+
+        Raises:
+            ConfigError: There is no such layer.
+        """
+        depth = len(self.blocks)
+        if not -depth - 1 <= layer <= depth:
+            raise ConfigError(f"layer: expected {-depth - 1} to {depth} in a trunk of {depth} layers, got {layer}")
+        last = layer % (depth + 1)
+        for block in self.blocks[:last]:
+            x = block(x, mask)
+        return self.norm(x) if last == depth else x
 
     def stream(self, x: Tensor, state: StreamStates | None = None) -> tuple[Tensor, StreamStates]:
         """Run all blocks on the next patches of a stream; all pieces together equal `forward` of the whole.

@@ -40,6 +40,8 @@ class UnscoredReason(StrEnum):
     BREAKEND = "breakend"
     AMBIGUOUS_BASE = "ambiguous_base"  # N in ALT
     TELOMERE = "telomere"  # POS is 0
+    NO_LETTER = "no_letter"  # the window holds no A, C, G or T to be scored: runs of N, or no base around
+    NOT_FINITE = "not_finite"  # the net gave NaN or infinity
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from hyena_glt.errors import DataError, RegionError
-from hyena_glt.sequences.indexed_fasta import IndexedFasta
 from hyena_glt.sequences.intervals import Interval
 from hyena_glt.sequences.quoting import quoted
 from hyena_glt.variants.edits import Fetch
+from hyena_glt.variants.reference import Genome
 from hyena_glt.variants.vcf_records import VcfRecord
 
+SHOWN_CONTIGS = 3  # in the message about an unknown one
 CODES = {
     "A": "A", "C": "C", "G": "G", "T": "T", "U": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT",
     "M": "AC", "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "ACGT",
@@ -30,7 +33,7 @@ def bases_agree(one: bytes, other: bytes) -> bool:
     return bool(sets.all())
 
 
-def check_reference(record: VcfRecord, genome: IndexedFasta, path: str) -> None:
+def check_reference(record: VcfRecord, genome: Genome, path: str) -> None:
     """Refuse a record whose REF is not what the reference has at its place.
 
     Telomeres (POS 0 and one past the end) lie beside the contig and are not compared.
@@ -46,6 +49,14 @@ def check_reference(record: VcfRecord, genome: IndexedFasta, path: str) -> None:
     start, end = record.pos - 1, record.pos - 1 + len(record.ref)
     try:
         length = genome.length(record.chrom)
+    except RegionError as error:
+        names = ", ".join(quoted(name) for name in islice(genome.lengths, SHOWN_CONTIGS))
+        words = (
+            f"{error.message} (the reference begins with {names}); names are never guessed: rename them in the VCF "
+            "(bcftools annotate --rename-chrs)"
+        )
+        raise DataError(words, path=path, line=record.line, record=record.place) from None
+    try:
         if start in (-1, length):
             return
         if end > length:
@@ -57,7 +68,7 @@ def check_reference(record: VcfRecord, genome: IndexedFasta, path: str) -> None:
         raise _mismatch(f"REF is {quoted(record.ref)} but the reference has {quoted(found)}", record, path)
 
 
-def fetcher(genome: IndexedFasta, contig: str) -> Fetch:
+def fetcher(genome: Genome, contig: str) -> Fetch:
     """Give the bases of one contig to the functions of `edits`."""
     return lambda start, end: genome.fetch(Interval(contig, start, end))
 

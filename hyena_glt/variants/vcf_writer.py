@@ -57,8 +57,9 @@ class VcfWriter:
 
         Args:
             record: As read.
-            values: INFO key -> one value per ALT (`Number=A`), a list of that count, or the value for `Number=1`.
-                None is missing (`.`), as is a key that is not given; text is percent-encoded where VCF needs it.
+            values: INFO key -> one value per ALT (`Number=A`; none or one for ALT `.`), a list of that count, or the
+                value for `Number=1`. None is missing (`.`), as is a key that is not given; text is percent-encoded
+                where VCF needs it.
 
         Raises:
             ConfigError: Values of an undeclared key, or not as many as declared.
@@ -81,7 +82,8 @@ class VcfWriter:
         if values is None:
             return b",".join([MISSING] * count) or MISSING
         several = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-        if len(several) != count:
+        says_why = field.number == "A" and not count and len(several) == 1  # a value of ALT `.` itself
+        if len(several) != count and not says_why:
             raise ConfigError(f"{field.id} at {record.place}: expected {count} values, got {len(several)}")
         return b",".join(_value(field, record, value) for value in several) or MISSING
 

@@ -80,7 +80,7 @@ def test_what_is_done_is_not_done_again(cli, fasta, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--prompt", "ACGT"), 2, "--untrained"),
+        (("--model", "net", "--untrained", "--prompt", "ACGT"), 2, "exclude"),
         (("--untrained",), 2, "--prompt"),
         (("--untrained", "--prompt", "ACGT", "--top-p", "2"), 2, "--top-p"),
         (("--untrained", "--prompt", "ACGT", "--temperature", "-1"), 2, "temperature"),
@@ -96,6 +96,21 @@ def test_mistakes_are_one_line_and_a_code(cli, words, code, said):
     assert done.code == code, done.err
     assert said in done.err
     assert len([line for line in done.err.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_the_net_that_ships_is_the_default(cli, tmp_path, monkeypatch):
+    from hyena_glt.model import shipped
+
+    net = HyenaGLT(HyenaGLTConfig.preset("tiny", genomic_vocab_size=4), Patcher(patching_mode="static", patch_size=8))
+    net.save_pretrained(tmp_path / "net")
+    words = ("--prompt", "ACGT", "-n", "9", "--temperature", "0")
+    monkeypatch.setattr(shipped, "SHIPPED_FOLDER", tmp_path / "net")
+    assert cli("generate", *words).out == cli("generate", *words, "--model", tmp_path / "net").out
+    assert cli("generate", *words, "--alphabet", "protein").code == 2
+    monkeypatch.setattr(shipped, "SHIPPED_FOLDER", tmp_path / "nowhere")
+    done = cli("generate", *words)
+    assert done.code == 1
+    assert "--untrained" in done.err
 
 
 def test_a_causal_model_is_needed(cli, tmp_path):

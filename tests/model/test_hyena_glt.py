@@ -51,6 +51,36 @@ def test_every_parameter_has_a_gradient(small_net, changes):
     assert all(weight.grad.isfinite().all() for weight in net.parameters())
 
 
+@pytest.mark.parametrize("changes", [*CONFIGURATIONS, {"boundaries": "learned", "target_patch_length": 4}])
+@torch.inference_mode()
+def test_the_last_hidden_state_is_that_of_the_forward(small_net, changes):
+    net = small_net(**changes)
+    tokens, lengths = tokens_and_lengths(ROWS[:3])
+    if "boundaries" in changes:
+        lengths = None
+    output = net(tokens, lengths, global_position_offset=7)
+    for layer in (-1, net.config.num_layers):
+        states, info = net.hidden_states(tokens, lengths, layer=layer, global_position_offset=7)
+        assert torch.equal(states, output.last_hidden_state)
+        assert torch.equal(info.patch_lengths, output.patch_lengths)
+        assert torch.equal(info.global_positions, output.positions.global_positions)
+
+
+@torch.inference_mode()
+def test_hidden_states_before_the_trunk_are_the_pooled_patches(small_net):
+    net = small_net(causal=False)
+    tokens, lengths = tokens_and_lengths(ROWS[:2])
+    states, info = net.hidden_states(tokens, lengths, layer=0)
+    encoded, _ = net.encode_bytes(tokens)
+    pooled = net.pooling(encoded, info)
+    assert torch.equal(states[info.patch_mask], pooled[info.patch_mask])
+    assert not states[~info.patch_mask].any()
+    first, _ = net.hidden_states(tokens, lengths, layer=1)
+    assert not torch.equal(first, states)
+    with pytest.raises(ConfigError, match="layer"):
+        net.hidden_states(tokens, lengths, layer=9)
+
+
 @pytest.mark.parametrize("changes", CONFIGURATIONS)
 def test_every_parameter_is_in_the_graph_of_one_token(small_net, changes):
     net = small_net(**changes).train()

@@ -92,6 +92,24 @@ def test_an_optimizer_step_is_seen_by_the_next_forward_without_gradients(small_c
         optimizer.step()
 
 
+@torch.inference_mode()
+def test_hidden_states_are_those_on_the_way(small_config):
+    torch.manual_seed(0)
+    trunk = HyenaTrunk(small_config()).eval()
+    x = torch.randn(2, 20, 24)
+    on_the_way = [x]
+    for block in trunk.blocks:
+        on_the_way.append(block(on_the_way[-1]))
+    for layer in range(3):
+        assert torch.equal(trunk.hidden_states(x, layer=layer), on_the_way[layer])
+        assert torch.equal(trunk.hidden_states(x, layer=layer - 4), on_the_way[layer])
+    for last in (3, -1):
+        assert torch.equal(trunk.hidden_states(x, layer=last), trunk(x))
+    for wrong in (4, -5):
+        with pytest.raises(ConfigError, match="-4 to 3"):
+            trunk.hidden_states(x, layer=wrong)
+
+
 @pytest.mark.parametrize("long_filter", ["implicit", "exponential"])
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_the_trunk_compiles_into_one_graph(small_config, long_filter):

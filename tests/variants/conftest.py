@@ -34,3 +34,54 @@ def save(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def scoring_net():
+    """`scoring_net(patcher=None, seed=0, **changes)`: a DNA net of a few thousand weights, in evaluation mode."""
+    import torch
+
+    from hyena_glt import HyenaGLT, HyenaGLTConfig, Patcher
+
+    def build(patcher=None, seed: int = 0, **changes):
+        torch.manual_seed(seed)
+        fields = {
+            "genomic_vocab_size": 4,
+            "hidden_size": 24,
+            "num_layers": 3,
+            "local_hidden_size": 16,
+            "ngram_sizes": (2, 4),
+            "ngram_table_size": 64,
+            "filter_hidden_size": 8,
+            "medium_filter_length": 24,
+        }
+        net = HyenaGLT(
+            HyenaGLTConfig(**{**fields, **changes}), patcher or Patcher(patching_mode="static", patch_size=6)
+        )
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight.mul_(1.5)
+        return net.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def entropy_patcher():
+    """A causal patcher with a fitted model: boundaries move where the sequence changes."""
+    from hyena_glt.patching import calibrate
+    from hyena_glt.sequences.simulate import generate_random_genomic_sequence
+
+    sequence = generate_random_genomic_sequence(20_000, seed=3)
+    return calibrate([sequence], target_mean_length=6, max_patch_length=24).build()
+
+
+@pytest.fixture
+def one_thread():
+    """Nets this small lose time to a second thread, most of it on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

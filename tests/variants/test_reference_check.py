@@ -41,7 +41,6 @@ def test_u_is_t(genome):
         (2, b"GG", "chr1", "REF is 'GG' but the reference has 'CG'"),
         (9, b"C", "chr1", "REF is 'C' but the reference has 'R'"),
         (10, b"NA", "chr1", "past the end of the contig, which has 10 bases"),
-        (1, b"A", "1", "did you mean 'chr1'"),
     ],
 )
 def test_a_mismatch_names_place_and_way_out(genome, pos, ref, chrom, words):
@@ -50,6 +49,11 @@ def test_a_mismatch_names_place_and_way_out(genome, pos, ref, chrom, words):
     assert str(caught.value).startswith(f"x.vcf:7 ({chrom}:{pos}): ")
     assert words in str(caught.value)
     assert str(caught.value).endswith("is this the right assembly?")
+
+
+def test_a_contig_is_never_guessed(genome):
+    with pytest.raises(DataError, match=r"x\.vcf:7 \(1:1\): unknown contig '1'; did you mean 'chr1'\?.*--rename-chrs"):
+        check_reference(record(1, b"A", "1"), genome, "x.vcf")
 
 
 def test_letters_agree_if_they_share_a_base():

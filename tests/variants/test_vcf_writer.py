@@ -54,6 +54,8 @@ def test_one_value_per_alt_and_a_dot_where_it_is_missing():
     assert info_of(line) == b"AC=1,2;DB;HGLT_LLR=-1.25,.;HGLT_WHY=.,symbolic;HGLT_N=3\n"
     assert info_of(written(record_with(b"."), {})) == b"HGLT_LLR=.,.;HGLT_WHY=.,.;HGLT_N=.\n"
     assert info_of(written(record_with(b".", ()), {"HGLT_LLR": []})) == b"HGLT_LLR=.;HGLT_WHY=.;HGLT_N=.\n"
+    values = {"HGLT_LLR": [None], "HGLT_WHY": ["no_alt"]}
+    assert info_of(written(record_with(b".", ()), values)) == b"HGLT_LLR=.;HGLT_WHY=no_alt;HGLT_N=.\n"
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])

@@ -1,0 +1,485 @@
+"""A VCF file through a net: records in, shards of scores, the same records with their scores out.
+
+records -> REF check, regions -> shards -> scores (kept in OUT.parts/ until the end) -> VCF, table
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import tempfile
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from hyena_glt.__about__ import __version__
+from hyena_glt.cli.outputs import STDOUT, already_done, command_line, same_file, write_json
+from hyena_glt.cli.runtime import note, progress
+from hyena_glt.errors import DataError, HyenaGLTError, SystemProblem, UsageError
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+from hyena_glt.sequences.quoting import quoted, shown
+from hyena_glt.sequences.regions import Region, check_regions, wanted_regions
+from hyena_glt.tracks.provenance import Provenance
+from hyena_glt.variants.alleles import UnscoredReason
+from hyena_glt.variants.reference import Genome, open_reference
+from hyena_glt.variants.reference_check import check_reference
+from hyena_glt.variants.scoring import AlleleEffect, VariantScorer
+from hyena_glt.variants.skipped import RecordTally, SkippedRecords
+from hyena_glt.variants.vcf_header import InfoField
+from hyena_glt.variants.vcf_reader import VcfReader
+from hyena_glt.variants.vcf_records import VcfRecord
+from hyena_glt.variants.vcf_writer import Value, VcfWriter, index_vcf, open_vcf_writer
+
+MOST_RECORDS = 512  # of a shard
+SHARD_BASES = 1 << 22  # of the windows of a shard, about
+RUN_FILE = "run.json"
+REASON = "HGLT_REASON"
+FIELDS = (
+    InfoField(
+        "HGLT_LLR", "A", "Float", "Log-likelihood of the ALT window minus that of the REF window, nats, equal lengths"
+    ),
+    InfoField("HGLT_DIST", "A", "Float", "Cosine distance of the mean patch states of the REF and the ALT window"),
+    InfoField("HGLT_DPATCH", "A", "Float", "Number of patches of the ALT window minus that of the REF window"),
+    InfoField("HGLT_DVAR", "A", "Float", "Variance of the patch lengths, ALT window minus REF window, bases squared"),
+    InfoField("HGLT_DCOMP", "A", "Float", "Bases per patch, ALT window minus REF window"),
+    InfoField(REASON, "A", "String", "Why an ALT has no score: " + " ".join(UnscoredReason)),
+)
+TSV_HEADER = ["CHROM", "POS", "ID", "REF", "ALT", *(item.id for item in FIELDS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantOptions:
+    """The options of a command line."""
+
+    reference: Path
+    calls: Path
+    output: Path
+    model: Path | None
+    untrained: bool
+    size: str
+    window: int
+    rc: Literal["avg", "none"]
+    regions: tuple[str, ...]
+    regions_file: Path | None
+    write_index: bool
+    skips: bool
+    strict: bool
+    tsv: bool
+    batch_size: int
+    seed: int
+    device: str
+    threads: int
+    with_header: bool
+    as_json: bool
+    force: bool
+
+    @property
+    def table(self) -> Path | None:
+        """Where `--tsv` goes: beside the output."""
+        return _beside(self.output, ".tsv") if self.tsv else None
+
+    @property
+    def skipped_table(self) -> Path | None:
+        """Where skipped records are listed."""
+        return _beside(self.output, ".skipped.tsv") if self.skips and self.output != STDOUT else None
+
+
+@dataclass
+class Counts:
+    """What became of the records and alleles that were written."""
+
+    scored: int = 0
+    kept: int = 0
+    failed: int = 0
+    alleles: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, effects: Sequence[AlleleEffect]) -> None:
+        """Count one record."""
+        reasons = [effect.reason for effect in effects]
+        self.alleles += len(effects)
+        self.reasons.update(str(reason) for reason in reasons if reason is not None)
+        if None in reasons:
+            self.scored += 1
+        elif UnscoredReason.NOT_FINITE in reasons:
+            self.failed += 1
+        else:
+            self.kept += 1
+
+    def tally(self, skipped: int) -> RecordTally:
+        """With the records that were left out."""
+        return RecordTally(self.scored, self.kept, skipped, self.failed)
+
+
+def run_variants(options: VariantOptions) -> None:
+    """Do what the command line says.
+
+    Raises:
+        UsageError: A file that is named twice, or an existing output.
+        DataError: Bad input; over half of the records skipped, none scored, or a score that is not finite.
+        SystemProblem: Disk, permission, device.
+    """
+    read = [path for path in (options.reference, options.calls, options.regions_file) if path not in (None, STDOUT)]
+    same_file([*read, options.output, options.table, options.skipped_table])
+    wanted = wanted_regions(options.regions, options.regions_file)
+    with _on_disk(options) as calls, open_reference(options.reference) as genome:
+        check_regions(wanted, genome.lengths, str(options.reference))
+        origin = _Origin(options, calls)
+        outputs = [path for path in (options.output, options.table) if path is not None]
+        if already_done(outputs, origin.provenance, options.force):
+            _index_if_missing(options, genome)
+            return
+        run = _VariantRun(options, calls, genome, wanted, origin)
+        with _parts_of(options, run.key) as parts:
+            tally = run.write(parts)
+    if options.write_index:
+        index_vcf(options.output, max_end=max(run.max_end, *genome.lengths.values()), overwrite=True)
+    note(str(tally))
+    if options.as_json:
+        write_json(STDOUT, run.summary(tally))
+    if tally.num_failed:
+        raise DataError(f"{tally.num_failed:,} records have no finite score (not_finite)", path=_shown(options.calls))
+
+
+class _Origin:
+    """What the output says about where it came from; the files are hashed when that is asked for, once."""
+
+    def __init__(self, options: VariantOptions, calls: Path) -> None:
+        self._options, self._calls = options, calls
+
+    @cached_property
+    def hashes(self) -> tuple[str, str]:
+        """Of the reference and of the VCF."""
+        return sha256_file(self._options.reference), sha256_file(self._calls)
+
+    def provenance(self) -> Provenance:
+        """The command as typed, and what it read; of a stream there is no hash."""
+        digest = None if self._calls == STDOUT else hashlib.sha256(" ".join(self.hashes).encode()).hexdigest()
+        details = {"input": f"{self._options.reference} {self._options.calls}", "input_sha256": digest}
+        return Provenance(command_line(), details)
+
+
+class _VariantRun:
+    """One run, its net loaded."""
+
+    def __init__(
+        self, options: VariantOptions, calls: Path, genome: Genome, wanted: Sequence[Region], origin: _Origin
+    ) -> None:
+        self.options, self._calls, self._genome, self._wanted = options, calls, genome, wanted
+        net, self.weights = _open_net(options)
+        self._scorer = VariantScorer(
+            net,
+            genome,
+            window=options.window,
+            rc=options.rc,
+            batch_size=None if net.device.type == "cpu" else options.batch_size,
+        )
+        self._files = origin
+        self._origin = origin.provenance().extended(
+            {"weights": self.weights, "window": options.window, "rc": options.rc}
+        )
+        self._counts = Counts()
+        self.max_end = 0
+
+    def key(self) -> dict[str, Any]:
+        """What has to be equal for a run to be taken up."""
+        options = self.options
+        return {
+            "version": __version__,
+            "reference": self._files.hashes[0],
+            "calls": self._files.hashes[1],
+            "weights": f"{self.weights} {_folder_hash(options.model)}".strip(),
+            "window": options.window,
+            "rc": options.rc,
+            "regions": [list(region) for region in self._wanted],
+            "on_bad_record": "skip" if options.skips else "stop",
+        }
+
+    def write(self, parts: _Parts) -> RecordTally:
+        """Score everything; the files get their names when all of it is done."""
+        options = self.options
+        with ExitStack() as files:
+            skipped = files.enter_context(SkippedRecords(options.skipped_table, overwrite=True))
+            reader = files.enter_context(
+                VcfReader(self._calls, skipped=skipped if options.skips else None, require_sorted=options.write_index)
+            )
+            origin = self._origin if options.with_header else None
+            table = None
+            if options.table is not None:
+                table = files.enter_context(atomic_write(options.table, "w", overwrite=True))
+                table.write("" if origin is None else origin.as_comments().decode())
+                table.write("\t".join(TSV_HEADER) + "\n")
+            writer = files.enter_context(open_vcf_writer(options.output, reader.header, FIELDS, origin, overwrite=True))
+            with progress("scoring", unit="records") as advance:
+                for record, effects in self._scored(self._records(reader, skipped), parts):
+                    self._write_record(record, effects, writer, table)
+                    advance(1)
+            self.max_end = reader.max_end
+            tally = self._counts.tally(skipped.num_skipped)
+            tally.check(_shown(options.calls))
+        return tally
+
+    def summary(self, tally: RecordTally) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "output": str(self.options.output),
+            "records": tally.num_records,
+            "scored": tally.num_scored,
+            "kept_without_score": tally.num_kept,
+            "skipped": tally.num_skipped,
+            "failed": tally.num_failed,
+            "alleles": self._counts.alleles,
+            "reasons": dict(sorted(self._counts.reasons.items())),
+            "provenance": self._origin.as_dict(),
+        }
+
+    def _records(self, reader: VcfReader, skipped: SkippedRecords) -> Iterator[VcfRecord]:
+        """The records that were asked for and whose REF is that of the reference."""
+        wanted = _WantedPlaces(self._wanted)
+        for record in reader:
+            if self._wanted and not wanted.holds(record):
+                continue
+            try:
+                check_reference(record, self._genome, _shown(self.options.calls))
+            except DataError as problem:
+                if not self.options.skips:
+                    raise
+                skipped.add(problem)
+                continue
+            yield record
+
+    def _scored(self, records: Iterable[VcfRecord], parts: _Parts) -> Iterator[tuple[VcfRecord, list[AlleleEffect]]]:
+        waiting = iter(records)
+        size = max(1, min(MOST_RECORDS, SHARD_BASES // self.options.window))
+        number = 0
+        while shard := list(islice(waiting, size)):
+            effects = parts.load(number, shard)
+            if effects is None:
+                effects = self._scorer.score_records(shard)
+                parts.save(number, shard, effects)
+            yield from zip(shard, effects, strict=True)
+            number += 1
+
+    def _write_record(
+        self, record: VcfRecord, effects: list[AlleleEffect], writer: VcfWriter, table: IO[str] | None
+    ) -> None:
+        if self.options.strict:
+            _refuse_unscored(record, effects, _shown(self.options.calls))
+        self._counts.add(effects)
+        columns = [_values(effect) for effect in effects]
+        writer.write(record, {item.id: [row[i] for row in columns] for i, item in enumerate(FIELDS)})
+        if table is not None:
+            place = [record.chrom, str(record.pos), _identifier(record), record.ref.decode()]
+            for alt, row in zip(record.alts or (b".",), columns, strict=True):
+                table.write("\t".join([*place, alt.decode(), *map(_cell, row)]) + "\n")
+
+
+class _Parts:
+    """Scores of finished shards in a folder, each trusted by its own hash; None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def load(self, number: int, records: Sequence[VcfRecord]) -> list[list[AlleleEffect]] | None:
+        """The effects of a shard, or None if it has not been finished, or is damaged."""
+        if self._folder is None:
+            return None
+        try:
+            content = json.loads((self._folder / _part_name(number)).read_text())
+            rows = content["effects"]
+            if content["sha256"] != _rows_hash(rows, records):
+                return None
+            return [[_effect(row) for row in record] for record in rows]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, number: int, records: Sequence[VcfRecord], effects: Sequence[Sequence[AlleleEffect]]) -> None:
+        """Keep a finished shard."""
+        if self._folder is None:
+            return
+        rows = [[_values(effect) for effect in record] for record in effects]
+        write_json(self._folder / _part_name(number), {"sha256": _rows_hash(rows, records), "effects": rows})
+
+
+@contextmanager
+def _parts_of(options: VariantOptions, key: Callable[[], dict[str, Any]]) -> Iterator[_Parts]:
+    """The folder `OUT.parts` of an output; it goes when the run is done or its input refused, and stays when it is cut.
+
+    Raises:
+        UsageError: Another run has left it there.
+    """
+    output = options.output
+    if output == STDOUT or (output.exists() and not output.is_file()):
+        yield _Parts(None)
+        return
+    folder = _beside(output, ".parts")
+    if options.force:
+        shutil.rmtree(folder, ignore_errors=True)
+    _claim(folder, key())
+    try:
+        yield _Parts(folder)
+    except SystemProblem:
+        raise
+    except HyenaGLTError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _claim(folder: Path, key: dict[str, Any]) -> None:
+    try:
+        found = json.loads((folder / RUN_FILE).read_text())
+        different = [name for name in key if found.get(name) != key[name]]
+    except FileNotFoundError:
+        found, different = None, []
+    except (OSError, ValueError, AttributeError):
+        found, different = None, ["damaged"] * folder.is_dir()
+    if different:
+        raise UsageError(
+            f"{folder}: left by an unfinished run with another {', '.join(different)}; finish that one, or give --force"
+        )
+    if found is None:
+        make_folder(folder)
+        write_json(folder / RUN_FILE, key)
+
+
+@contextmanager
+def _on_disk(options: VariantOptions) -> Iterator[Path]:
+    """The VCF as a file: stdin is spooled where the output is a file, so that the run can be taken up and is hashed."""
+    if options.calls != STDOUT or options.output == STDOUT:
+        yield options.calls
+        return
+    with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+        spool.flush()
+        try:
+            yield Path(spool.name)
+        except DataError as problem:
+            if problem.path != spool.name:
+                raise
+            raise type(problem)(problem.message, path="-", line=problem.line, record=problem.record) from None
+
+
+def _open_net(options: VariantOptions) -> tuple[Any, str]:
+    """The net with a patcher, and what it is."""
+    from hyena_glt.cli.nets import open_net
+
+    net, label = open_net(
+        options.model,
+        untrained=options.untrained,
+        size=options.size,
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+    )
+    if net.merger is None and net.external_patcher is None and net.config.use_external_patcher:
+        net.external_patcher, words = _fitted_patcher(options)
+        note(f"the net has no patcher; {words}")
+        label = f"{label}; {words}"
+    return net, label
+
+
+def _fitted_patcher(options: VariantOptions) -> tuple[Any, str]:
+    """A patcher fitted on the reference, and its description."""
+    from hyena_glt.cli.plan import PatchOptions, make_plan
+    from hyena_glt.cli.source import open_genome
+
+    with open_genome(options.reference, "dna", threads=options.threads) as source:
+        args = make_plan(source, PatchOptions(threads=options.threads)).args
+    return args.build(), f"one is fitted on the reference, threshold {args.threshold:.8g} nats"
+
+
+def _folder_hash(folder: Path | None) -> str:
+    from hyena_glt.model.shipped import SHIPPED_FOLDER
+    from hyena_glt.model.weights import MANIFEST_FILE
+
+    manifest = (SHIPPED_FOLDER if folder is None else folder) / MANIFEST_FILE
+    return sha256_file(manifest) if manifest.is_file() else ""
+
+
+def _index_if_missing(options: VariantOptions, genome: Genome) -> None:
+    if options.write_index and not any(_beside(options.output, end).exists() for end in (".tbi", ".csi")):
+        index_vcf(options.output, max_end=max(genome.lengths.values()))
+
+
+def _refuse_unscored(record: VcfRecord, effects: Sequence[AlleleEffect], path: str) -> None:
+    for alt, effect in zip(record.alts or (b".",), effects, strict=True):
+        if effect.reason is not None:
+            words = (
+                f"ALT {quoted(alt)} cannot be scored: {effect.reason}; leave out --strict to keep it without a score"
+            )
+            raise DataError(words, path=path, line=record.line, record=record.place)
+
+
+class _WantedPlaces:
+    """Regions that do not overlap, for looking up one record in many."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._starts: dict[str, list[int]] = {}
+        self._ends: dict[str, list[float]] = {}
+        for contig, start, end in sorted(regions, key=lambda region: region[:2]):
+            self._starts.setdefault(contig, []).append(start)
+            self._ends.setdefault(contig, []).append(math.inf if end is None else end)
+
+    def holds(self, record: VcfRecord) -> bool:
+        """Whether the bases of REF overlap a region."""
+        start, end = record.pos - 1, record.pos - 1 + len(record.ref)
+        nearest = bisect_left(self._starts.get(record.chrom, []), end) - 1  # the last one that begins before the end
+        return nearest >= 0 and self._ends[record.chrom][nearest] > start
+
+
+def _values(effect: AlleleEffect) -> list[Value]:
+    return [*effect.numbers, None if effect.reason is None else str(effect.reason)]
+
+
+def _effect(row: Sequence[Any]) -> AlleleEffect:
+    *numbers, reason = row
+    effect = AlleleEffect(reason=None if reason is None else UnscoredReason(reason))
+    if reason is not None:
+        return effect
+    difference, distance, patches, variance, compression = map(float, numbers)
+    return replace(
+        effect,
+        log_likelihood_difference=difference,
+        cosine_distance=distance,
+        patch_change=patches,
+        length_variance_change=variance,
+        compression_change=compression,
+    )
+
+
+def _rows_hash(rows: Any, records: Sequence[VcfRecord]) -> str:
+    """Of the scores together with the records that they belong to."""
+    digest = hashlib.sha256(json.dumps(rows, allow_nan=False).encode())
+    for record in records:
+        digest.update(record.raw)
+    return digest.hexdigest()
+
+
+def _cell(value: Value) -> str:
+    return "." if value is None else value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _identifier(record: VcfRecord) -> str:
+    return shown(record.raw.split(b"\t", 3)[2], 1 << 16)
+
+
+def _part_name(number: int) -> str:
+    return f"{number:08d}.json"
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _shown(path: Path) -> str:
+    return str(path)
