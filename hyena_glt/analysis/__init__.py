@@ -1,7 +1,7 @@
 """Questions that biologists ask of patches and outputs.
 
 boundary_enrichment.py   what patch boundaries coincide with: starts and stops of genes, codon positions, repeats
-variants, evolution      effects of variants, distances and trees have packages of their own; their analysers are here too
+variants, evolution      effects of variants, distances and trees have packages of their own; theirs are here too
 """
 
 from hyena_glt._lazy import lazy_exports

@@ -6,16 +6,15 @@ records -> REF check, regions -> shards -> scores (kept in OUT.parts/ until the 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import sys
 import tempfile
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -24,8 +23,9 @@ from typing import IO, Any, Literal
 from hyena_glt.__about__ import __version__
 from hyena_glt.cli.outputs import STDOUT, already_done, command_line, same_file, write_json
 from hyena_glt.cli.runtime import note, progress
-from hyena_glt.errors import DataError, HyenaGLTError, SystemProblem, UsageError
-from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+from hyena_glt.cli.variants_parts import ShardScores, beside, kept_shards, row_of
+from hyena_glt.errors import DataError
+from hyena_glt.sequences.atomic import atomic_write, sha256_file
 from hyena_glt.sequences.quoting import quoted, shown
 from hyena_glt.sequences.regions import Region, check_regions, wanted_regions
 from hyena_glt.tracks.provenance import Provenance
@@ -41,7 +41,7 @@ from hyena_glt.variants.vcf_writer import Value, VcfWriter, index_vcf, open_vcf_
 
 MOST_RECORDS = 512  # of a shard
 SHARD_BASES = 1 << 22  # of the windows of a shard, about
-RUN_FILE = "run.json"
+INDEX_ENDINGS = (".tbi", ".csi")
 REASON = "HGLT_REASON"
 FIELDS = (
     InfoField(
@@ -85,12 +85,12 @@ class VariantOptions:
     @property
     def table(self) -> Path | None:
         """Where `--tsv` goes: beside the output."""
-        return _beside(self.output, ".tsv") if self.tsv else None
+        return beside(self.output, ".tsv") if self.tsv else None
 
     @property
     def skipped_table(self) -> Path | None:
         """Where skipped records are listed."""
-        return _beside(self.output, ".skipped.tsv") if self.skips and self.output != STDOUT else None
+        return beside(self.output, ".skipped.tsv") if self.skips and self.output != STDOUT else None
 
 
 @dataclass
@@ -139,8 +139,10 @@ def run_variants(options: VariantOptions) -> None:
             _index_if_missing(options, genome)
             return
         run = _VariantRun(options, calls, genome, wanted, origin)
-        with _parts_of(options, run.key) as parts:
+        with kept_shards(options.output, run.key, force=options.force) as parts:
             tally = run.write(parts)
+    for ending in INDEX_ENDINGS:  # of an output that is replaced
+        beside(options.output, ending).unlink(missing_ok=True)
     if options.write_index:
         index_vcf(options.output, max_end=max(run.max_end, *genome.lengths.values()), overwrite=True)
     note(str(tally))
@@ -163,7 +165,8 @@ class _Origin:
 
     def provenance(self) -> Provenance:
         """The command as typed, and what it read; of a stream there is no hash."""
-        digest = None if self._calls == STDOUT else hashlib.sha256(" ".join(self.hashes).encode()).hexdigest()
+        read = [*self.hashes, weights_hash(self._options)] if self._calls != STDOUT else []
+        digest = hashlib.sha256(" ".join(read).encode()).hexdigest() if read else None
         details = {"input": f"{self._options.reference} {self._options.calls}", "input_sha256": digest}
         return Provenance(command_line(), details)
 
@@ -197,14 +200,14 @@ class _VariantRun:
             "version": __version__,
             "reference": self._files.hashes[0],
             "calls": self._files.hashes[1],
-            "weights": f"{self.weights} {_folder_hash(options.model)}".strip(),
+            "weights": f"{self.weights} {weights_hash(options)}".strip(),
             "window": options.window,
             "rc": options.rc,
             "regions": [list(region) for region in self._wanted],
             "on_bad_record": "skip" if options.skips else "stop",
         }
 
-    def write(self, parts: _Parts) -> RecordTally:
+    def write(self, parts: ShardScores) -> RecordTally:
         """Score everything; the files get their names when all of it is done."""
         options = self.options
         with ExitStack() as files:
@@ -257,7 +260,9 @@ class _VariantRun:
                 continue
             yield record
 
-    def _scored(self, records: Iterable[VcfRecord], parts: _Parts) -> Iterator[tuple[VcfRecord, list[AlleleEffect]]]:
+    def _scored(
+        self, records: Iterable[VcfRecord], parts: ShardScores
+    ) -> Iterator[tuple[VcfRecord, list[AlleleEffect]]]:
         waiting = iter(records)
         size = max(1, min(MOST_RECORDS, SHARD_BASES // self.options.window))
         number = 0
@@ -275,81 +280,12 @@ class _VariantRun:
         if self.options.strict:
             _refuse_unscored(record, effects, _shown(self.options.calls))
         self._counts.add(effects)
-        columns = [_values(effect) for effect in effects]
+        columns = [row_of(effect) for effect in effects]
         writer.write(record, {item.id: [row[i] for row in columns] for i, item in enumerate(FIELDS)})
         if table is not None:
             place = [record.chrom, str(record.pos), _identifier(record), record.ref.decode()]
             for alt, row in zip(record.alts or (b".",), columns, strict=True):
                 table.write("\t".join([*place, alt.decode(), *map(_cell, row)]) + "\n")
-
-
-class _Parts:
-    """Scores of finished shards in a folder, each trusted by its own hash; None keeps nothing."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    def load(self, number: int, records: Sequence[VcfRecord]) -> list[list[AlleleEffect]] | None:
-        """The effects of a shard, or None if it has not been finished, or is damaged."""
-        if self._folder is None:
-            return None
-        try:
-            content = json.loads((self._folder / _part_name(number)).read_text())
-            rows = content["effects"]
-            if content["sha256"] != _rows_hash(rows, records):
-                return None
-            return [[_effect(row) for row in record] for record in rows]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def save(self, number: int, records: Sequence[VcfRecord], effects: Sequence[Sequence[AlleleEffect]]) -> None:
-        """Keep a finished shard."""
-        if self._folder is None:
-            return
-        rows = [[_values(effect) for effect in record] for record in effects]
-        write_json(self._folder / _part_name(number), {"sha256": _rows_hash(rows, records), "effects": rows})
-
-
-@contextmanager
-def _parts_of(options: VariantOptions, key: Callable[[], dict[str, Any]]) -> Iterator[_Parts]:
-    """The folder `OUT.parts` of an output; it goes when the run is done or its input refused, and stays when it is cut.
-
-    Raises:
-        UsageError: Another run has left it there.
-    """
-    output = options.output
-    if output == STDOUT or (output.exists() and not output.is_file()):
-        yield _Parts(None)
-        return
-    folder = _beside(output, ".parts")
-    if options.force:
-        shutil.rmtree(folder, ignore_errors=True)
-    _claim(folder, key())
-    try:
-        yield _Parts(folder)
-    except SystemProblem:
-        raise
-    except HyenaGLTError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _claim(folder: Path, key: dict[str, Any]) -> None:
-    try:
-        found = json.loads((folder / RUN_FILE).read_text())
-        different = [name for name in key if found.get(name) != key[name]]
-    except FileNotFoundError:
-        found, different = None, []
-    except (OSError, ValueError, AttributeError):
-        found, different = None, ["damaged"] * folder.is_dir()
-    if different:
-        raise UsageError(
-            f"{folder}: left by an unfinished run with another {', '.join(different)}; finish that one, or give --force"
-        )
-    if found is None:
-        make_folder(folder)
-        write_json(folder / RUN_FILE, key)
 
 
 @contextmanager
@@ -398,16 +334,17 @@ def _fitted_patcher(options: VariantOptions) -> tuple[Any, str]:
     return args.build(), f"one is fitted on the reference, threshold {args.threshold:.8g} nats"
 
 
-def _folder_hash(folder: Path | None) -> str:
+def weights_hash(options: VariantOptions) -> str:
+    """Of the manifest of the net's folder; empty for random weights."""
     from hyena_glt.model.shipped import SHIPPED_FOLDER
     from hyena_glt.model.weights import MANIFEST_FILE
 
-    manifest = (SHIPPED_FOLDER if folder is None else folder) / MANIFEST_FILE
-    return sha256_file(manifest) if manifest.is_file() else ""
+    manifest = (options.model or SHIPPED_FOLDER) / MANIFEST_FILE
+    return sha256_file(manifest) if manifest.is_file() and not options.untrained else ""
 
 
 def _index_if_missing(options: VariantOptions, genome: Genome) -> None:
-    if options.write_index and not any(_beside(options.output, end).exists() for end in (".tbi", ".csi")):
+    if options.write_index and not any(beside(options.output, end).exists() for end in INDEX_ENDINGS):
         index_vcf(options.output, max_end=max(genome.lengths.values()))
 
 
@@ -437,48 +374,12 @@ class _WantedPlaces:
         return nearest >= 0 and self._ends[record.chrom][nearest] > start
 
 
-def _values(effect: AlleleEffect) -> list[Value]:
-    return [*effect.numbers, None if effect.reason is None else str(effect.reason)]
-
-
-def _effect(row: Sequence[Any]) -> AlleleEffect:
-    *numbers, reason = row
-    effect = AlleleEffect(reason=None if reason is None else UnscoredReason(reason))
-    if reason is not None:
-        return effect
-    difference, distance, patches, variance, compression = map(float, numbers)
-    return replace(
-        effect,
-        log_likelihood_difference=difference,
-        cosine_distance=distance,
-        patch_change=patches,
-        length_variance_change=variance,
-        compression_change=compression,
-    )
-
-
-def _rows_hash(rows: Any, records: Sequence[VcfRecord]) -> str:
-    """Of the scores together with the records that they belong to."""
-    digest = hashlib.sha256(json.dumps(rows, allow_nan=False).encode())
-    for record in records:
-        digest.update(record.raw)
-    return digest.hexdigest()
-
-
 def _cell(value: Value) -> str:
     return "." if value is None else value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _identifier(record: VcfRecord) -> str:
     return shown(record.raw.split(b"\t", 3)[2], 1 << 16)
-
-
-def _part_name(number: int) -> str:
-    return f"{number:08d}.json"
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
 
 
 def _shown(path: Path) -> str:

@@ -35,7 +35,12 @@ def open_patch_writer(
     }
     with open_output(path, overwrite=True) as handle:
         writer = makers[kind](handle, header)
-        yield _Flushing(writer, handle) if flush else writer
+        try:
+            yield _Flushing(writer, handle) if flush else writer
+        except BaseException:
+            if isinstance(writer, ParquetWriter):
+                writer.abandon()
+            raise
         writer.close()
 
 

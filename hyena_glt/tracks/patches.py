@@ -7,6 +7,7 @@ Every writer takes the patches of a contig in order, in batches of any size, thr
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -112,6 +113,11 @@ class ParquetWriter:
         """Write what is left, and the footer."""
         self._flush()
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be finished; the library would do so later, and complain then."""
+        with suppress(Exception):
+            self._writer.close()
 
     def _flush(self) -> None:
         if self._waiting:

@@ -31,7 +31,7 @@ def test_a_table_gets_its_name_when_it_is_whole(tmp_path, kind):
     assert path.stat().st_size
 
 
-@pytest.mark.parametrize("kind", ["bed", "tsv"])
+@pytest.mark.parametrize("kind", ["bed", "tsv", "parquet"])
 def test_a_table_that_fails_leaves_nothing(tmp_path, kind):
     with pytest.raises(ZeroDivisionError), open_patch_writer(tmp_path / "p", kind, ORIGIN):
         raise ZeroDivisionError
