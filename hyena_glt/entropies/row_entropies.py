@@ -9,16 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-LOG2_E = np.float32(1.44269504088896341)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # their sum is ln 2
-SMALLEST = np.float32(-88.0)  # exp of it, and of what is below, counts as 0
-EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)  # of a float32
+from hyena_glt.ops.single_exp import LARGEST, fraction, power_bits
+
 ALL_BUT_SIGN = np.int32(0x7FFFFFFF)
 SIGN_BIT = np.int32(31)
-HALF, ONE = np.float32(0.5), np.float32(1.0)
-# exp(r) = 1 + r + r^2 (C0 + C1 r + ...) for |r| <= ln 2 / 2: the single-precision coefficients of Cephes' expf
-C5, C4, C3 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
-C2, C1, C0 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
 
 
 def row_entropies(scores: np.ndarray) -> np.ndarray:
@@ -46,16 +40,13 @@ def _sum_exponentials(scores, score_bits, totals, weighted):
         largest_bits[0] = _largest(score_bits[row])
         for i in range(vocab):
             d = scores[row, i] - largest[0]
-            d = SMALLEST if d < SMALLEST else d
+            d = -LARGEST if d < -LARGEST else d  # keeps NaN
             distances[i] = d
-            powers_bits[i] = (np.int32(d * LOG2_E - HALF) + EXPONENT_BIAS) << MANTISSA_BITS
+            powers_bits[i] = power_bits(d)
         z, dz = np.float32(0), np.float32(0)
         for i in range(vocab):
             d = distances[i]
-            n = np.float32(np.int32(d * LOG2_E - HALF))  # exp(d) = 2^n exp(r)
-            r = d - n * LN2_HIGH - n * LN2_LOW
-            tail = ((((C5 * r + C4) * r + C3) * r + C2) * r + C1) * r + C0
-            e = (tail * r * r + r + ONE) * powers[i]
+            e = fraction(d) * powers[i]
             z += e
             dz += e * d
         totals[row] = z

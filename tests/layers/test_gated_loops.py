@@ -1,0 +1,63 @@
+"""The compiled passes of a gated convolution against torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyena_glt.layers import gated_conv
+from hyena_glt.layers.gated_conv import GatedConv
+from hyena_glt.layers.gated_loops import BLOCK_ROWS, gated_rows, normed_rows
+from hyena_glt.ops.shifted_sum import short_conv
+
+
+@torch.no_grad()
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    length=st.one_of(st.integers(0, 20), st.just(BLOCK_ROWS + 3)),
+    taps=st.integers(1, 9),
+    lead=st.integers(0, 8),
+    seed=st.integers(0, 99),
+)
+def test_taps_and_gate_equal_the_separate_steps(batch, length, taps, lead, seed):
+    generator = torch.Generator().manual_seed(seed)
+    projected = 20 * torch.randn(batch, length, 24, generator=generator)
+    weights, lead = torch.randn(12, taps, generator=generator), min(lead, taps - 1)
+    signal, gate = projected.chunk(2, dim=-1)
+    expected = short_conv(signal, weights, lead=lead, dim=1) * F.silu(gate)
+    torch.testing.assert_close(gated_rows(projected, weights, lead), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gate", [-3e38, -200.0, -88.0, -1.0, 0.0, 1.0, 88.0, 200.0, 3e38])
+def test_every_finite_gate_has_its_silu(gate):
+    projected = torch.tensor([[[1.0, gate]]])
+    found = gated_rows(projected, torch.ones(1, 1), 0).item()
+    assert found == pytest.approx(F.silu(torch.tensor(gate)).item(), rel=1e-6, abs=1e-30)
+
+
+def test_nan_stays_nan():
+    assert gated_rows(torch.tensor([[[1.0, float("nan")]]]), torch.ones(1, 1), 0).isnan().all()
+    assert gated_rows(torch.tensor([[[float("nan"), 1.0]]]), torch.ones(1, 1), 0).isnan().all()
+
+
+def test_the_norm_is_that_of_torch():
+    x, weight = 5 + 3 * torch.randn(2, 7, 40), torch.rand(40)
+    expected = F.layer_norm(x, (40,), weight)
+    torch.testing.assert_close(normed_rows(x, weight, 1e-5), expected, atol=1e-5, rtol=1e-5)
+    assert normed_rows(torch.full((1, 1, 8), 3.0), torch.ones(8), 1e-5).abs().max() == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_layer_gives_the_same_both_ways(causal, masked, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = GatedConv(16, 7, causal=causal), torch.randn(2, 50, 16)
+    mask = torch.arange(50) < torch.tensor([[50], [31]]) if masked else None
+    compiled = layer(x, mask)
+    monkeypatch.setattr(gated_conv, "compiled_loops_read", lambda *tensors: False)
+    torch.testing.assert_close(compiled, layer(x, mask), atol=1e-5, rtol=1e-5)
