@@ -86,5 +86,4 @@ def times_silu(y, projected):
             d = d if d < LARGEST else LARGEST
             fractions[c] = fraction(d if d > -LARGEST else -LARGEST)
         for c in range(dim):
-            g = -LARGEST if gate[c] < -LARGEST else gate[c]  # keeps NaN
-            row[c] *= g / (ONE + fractions[c] * powers[c])
+            row[c] *= gate[c] / (ONE + fractions[c] * powers[c])
