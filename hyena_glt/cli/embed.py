@@ -242,15 +242,15 @@ def _already_done(output: Path, origin: Provenance, force: bool) -> bool:
     Raises:
         OutputExistsError: Something else is there, and `force` is not set.
     """
-    from hyena_glt.cli.embed_shards import clear_leavings
     from hyena_glt.cli.embed_tables import read_origin
     from hyena_glt.cli.outputs import STDOUT
+    from hyena_glt.cli.parts import clear_leavings
 
     if force or output == STDOUT or not output.exists():
         return False
     expected, found = origin.as_dict(), read_origin(output)
     if any(found.get(key) != expected[key] for key in ("hyena_glt_version", "command", "input_sha256")):
         raise OutputExistsError(f"{output}: exists already; give --force to replace it")
-    clear_leavings(output.with_name(f"{output.name}.parts"))
+    clear_leavings(output)
     note(f"already done: {output}")
     return True

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from hyena_glt.__about__ import __version__
-from hyena_glt.cli.embed_shards import Shards, open_shards
+from hyena_glt.cli.embed_shards import Shards
 from hyena_glt.cli.embed_tables import ROWS_AT_A_TIME, TableRows, VectorTable, write_table
 from hyena_glt.cli.outputs import STDOUT
+from hyena_glt.cli.parts import open_parts, parts_folder
 from hyena_glt.cli.plan import PatchOptions, PatchPlan, make_plan
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.source import GenomeSource
@@ -136,14 +137,13 @@ class EmbedRun:
                 own = chain([batch], batches)
                 shard = list(self._of_one_shard(own))
                 counts.windows += sum(map(len, shard))
-                found = shards.find(counts.shards)
-                if found is None:
+                rows = shards.find(counts.shards)
+                if rows is None:
                     rows = self._embedded(shard, advance)
                     shards.write(counts.shards, rows)
-                    found = len(rows)
                 else:
                     advance(sum(len(window.sequence) for window in chain(*shard)))
-                counts.rows += found
+                counts.rows += len(rows)
                 counts.shards += 1
         self._say_what_is_left_out(counts)
         return counts
@@ -243,14 +243,14 @@ def plan_for(net: HyenaGLT, source: GenomeSource, options: PatchOptions) -> Patc
 def _shards_of(output: Path, run: dict[str, Any], force: bool) -> Iterator[Shards]:
     """The shards beside an output; those of stdout are temporary."""
     if output != STDOUT:
-        with open_shards(output.with_name(f"{output.name}.parts"), run, force) as shards:
-            yield shards
+        with open_parts(parts_folder(output), run, force=force) as parts:
+            yield Shards(parts)
         return
     with (
         tempfile.TemporaryDirectory(prefix="hyena-glt-embed-") as folder,
-        open_shards(Path(folder, "parts"), run, force) as shards,
+        open_parts(Path(folder, "parts"), run, force=force) as parts,
     ):
-        yield shards
+        yield Shards(parts)
 
 
 def _rebatched(parts: Iterator[EmbeddingRows], size: int) -> Iterator[EmbeddingRows]:

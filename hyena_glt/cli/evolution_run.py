@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hyena_glt.__about__ import __version__
-from hyena_glt.cli.evolution_rows import clear_leavings, kept_rows
+from hyena_glt.cli.evolution_rows import kept_rows
 from hyena_glt.cli.outputs import STDOUT, already_done, write_json
+from hyena_glt.cli.parts import clear_leavings
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.source import GenomeSource
 from hyena_glt.errors import OutputExistsError, UsageError
