@@ -111,12 +111,12 @@ def read_embeddings(path: Path) -> Embeddings:
 def principal_components(vectors: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     """Project `(rows, dimensions)` on its two directions of largest variance; with their share of the variance."""
     centred = vectors - vectors.mean(axis=0)
-    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(vectors), 2))
-    kept = min(2, strengths.size)
-    points[:, :kept] = left[:, :kept] * strengths[:kept]
-    share = np.zeros(2)
-    share[:kept] = strengths[:kept] ** 2 / max(float((strengths**2).sum()), 1e-300)
+    variances, directions = np.linalg.eigh(centred.T @ centred)  # small, however many rows there are
+    kept = min(2, variances.size)
+    points, share = np.zeros((len(vectors), 2)), np.zeros(2)
+    points[:, :kept] = centred @ directions[:, ::-1][:, :kept]
+    largest = variances.clip(min=0)[::-1]
+    share[:kept] = largest[:kept] / max(float(largest.sum()), 1e-300)
     return points, (float(share[0]), float(share[1]))
 
 

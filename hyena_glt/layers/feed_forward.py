@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK_POSITIONS = 1024
+LEAST_SHARE = 16  # a block is so many times as long as what is computed again for it
 
 
 class FeedForward(nn.Module):
@@ -62,7 +63,7 @@ def in_blocks(
         `(batch, length, dim)`.
     """
     batch, length = x.shape[:2]
-    step = max(size // max(batch, 1), 1 + 2 * (before + after))
+    step = max(size // max(batch, 1), 1 + LEAST_SHARE * (before + after))
     if length <= step:
         return run(x, mask)
     if torch.is_grad_enabled() and before == after == 0:  # the gradient of a split is one concatenation

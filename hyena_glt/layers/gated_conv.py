@@ -7,10 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyena_glt.errors import ConfigError
+from hyena_glt.layers.feed_forward import in_blocks
 from hyena_glt.layers.gated_loops import gated_rows, normed_rows
 from hyena_glt.ops.shifted_sum import compiled_loops_read, short_conv
 from hyena_glt.ops.stream_state import PastInputs, StreamStates, check_piece, stream_through
 from hyena_glt.ops.streaming import stream_short_conv
+
+BLOCK_BYTES = 2048  # that go through all layers together, so that what lies between them stays in the cache
 
 
 class GatedConv(nn.Module):
@@ -68,9 +71,18 @@ class GatedConvStack(nn.Module):
     def __init__(self, dim: int, num_layers: int, num_taps: int, *, causal: bool = True) -> None:
         super().__init__()
         self.layers = nn.ModuleList(GatedConv(dim, num_taps, causal=causal) for _ in range(num_layers))
+        ahead = 0 if causal else num_taps // 2
+        self.reach = num_layers * (num_taps - 1 - ahead), num_layers * ahead  # bytes to the left and to the right
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, dim)` to the same; `mask` `(batch, length)` is False in padding."""
+        if torch.is_grad_enabled():
+            return self.run_whole(x, mask)
+        before, after = self.reach
+        return in_blocks(self.run_whole, x, mask, size=BLOCK_BYTES, before=before, after=after)
+
+    def run_whole(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`forward` in one piece."""
         for layer in self.layers:
             x = layer(x, mask)
         return x

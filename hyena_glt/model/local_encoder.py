@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.layers.feed_forward import in_blocks
-from hyena_glt.layers.gated_conv import GatedConvStack
+from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
 from hyena_glt.model.byte_embedding import ByteEmbedding
 from hyena_glt.ops.segments import segment_softmax, segment_sum, softmax_pool_runs
 from hyena_glt.ops.shifted_sum import compiled_loops_read
@@ -32,18 +32,17 @@ class LocalEncoder(nn.Module):
         self.convolutions = GatedConvStack(
             dim, config.num_local_encoder_layers, config.local_kernel_size, causal=config.causal
         )
-        self.reach = stack_reach(config.num_local_encoder_layers, config.local_kernel_size, config.causal)
         self.context = max(config.ngram_sizes, default=1) - 1
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, local)` from `(batch, length)` int64 ids; `mask` is False in padding."""
         if torch.is_grad_enabled():
             return self._block(ids, mask)
-        before, after = self.reach
-        return in_blocks(self._block, ids, mask, size=BLOCK_TOKENS, before=before + self.context, after=after)
+        before, after = self.convolutions.reach
+        return in_blocks(self._block, ids, mask, size=BLOCK_BYTES, before=before + self.context, after=after)
 
     def _block(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        return self.convolutions(self.embedding(ids), mask)
+        return self.convolutions.run_whole(self.embedding(ids), mask)
 
     def stream(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """The next tokens of a sequence: `(batch, n, local)` from `(batch, n)` ids, and the state; causal only."""
@@ -51,12 +50,6 @@ class LocalEncoder(nn.Module):
         embedded, context = self.embedding.stream(ids, context)
         states, convolutions = self.convolutions.stream(embedded, convolutions)
         return states, (context, convolutions)
-
-
-def stack_reach(num_layers: int, num_taps: int, causal: bool) -> tuple[int, int]:
-    """Bytes to the left and to the right that a stack of gated convolutions sees."""
-    ahead = 0 if causal else num_taps // 2
-    return num_layers * (num_taps - 1 - ahead), num_layers * ahead
 
 
 class PatchPooling(nn.Module):
