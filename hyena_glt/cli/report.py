@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyena_glt.cli import options as opt
 from hyena_glt.cli.runtime import note
+
+if TYPE_CHECKING:
+    from hyena_glt.cli.plan import PatchPlan
+    from hyena_glt.cli.source import GenomeSource
+    from hyena_glt.reports import Embeddings
 
 
 def report(
@@ -18,6 +23,10 @@ def report(
     embeddings: Annotated[
         Path | None, typer.Option("--embeddings", help="Table written by hyena-glt embed, drawn in two dimensions.")
     ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed/--no-embed", help="Without a table: embed windows of DNA and draw them.")
+    ] = True,
+    model: opt.NetFolder = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading; default: the file's name.")] = None,
     target_length: opt.TargetLength = None,
     threshold: opt.Threshold = None,
@@ -33,9 +42,10 @@ def report(
     threads: opt.Threads = None,
     force: opt.Force = False,
 ) -> None:
-    """Write one self-contained HTML page: entropy track, patch boundaries, genes, lengths, compression.
+    """Write one self-contained HTML page: entropy track, patch boundaries, genes, lengths, compression, embeddings.
 
-    The page needs no network and opens in any browser.
+    The page needs no network and opens in any browser. Unless a table is given, windows of DNA are embedded with the
+    net that ships, or that of --model.
 
     Examples:
 
@@ -46,6 +56,7 @@ def report(
     from hyena_glt.cli.outputs import already_done, same_file
     from hyena_glt.cli.plan import PatchOptions, make_plan
     from hyena_glt.cli.report_data import report_data
+    from hyena_glt.cli.report_view import read_embeddings
     from hyena_glt.cli.source import open_genome
     from hyena_glt.reports import write_report
 
@@ -65,7 +76,18 @@ def report(
         if already_done([output], source.provenance, force):
             return
         plan = make_plan(source, options, survey=True)
-        origin = source.provenance().extended(plan.describe())
-        data = report_data(source, plan, origin, title or genome.name, gff, embeddings)
+        view = None if embeddings is None else read_embeddings(embeddings)
+        if view is None and embed and alphabet is opt.AlphabetName.dna:
+            view = _embedded(source, plan, model, options.threads)
+        origin = source.provenance().extended({**plan.describe(), **({} if view is None else {"weights": view.note})})
+        data = report_data(source, plan, origin, title or genome.name, gff, view)
         write_report(output, data, overwrite=True)
     note(f"wrote {output}")
+
+
+def _embedded(source: GenomeSource, plan: PatchPlan, model: Path | None, threads: int) -> Embeddings | None:
+    from hyena_glt.cli.nets import open_net
+    from hyena_glt.cli.report_view import embedded_windows
+
+    assert plan.survey is not None
+    return embedded_windows(source, plan.survey.symbols, *open_net(model, threads=threads))

@@ -12,7 +12,6 @@ import numpy as np
 from hyena_glt.cli.plan import PatchPlan
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.source import GenomeSource
-from hyena_glt.errors import DataError
 from hyena_glt.patching.genome import PatchedBlock, patch_blocks
 from hyena_glt.reports import ContigTrack, Embeddings, ReportData, ambiguous_runs
 from hyena_glt.sequences.annotations import Feature, read_gff
@@ -25,7 +24,7 @@ def report_data(
     origin: Provenance,
     title: str,
     gff: Path | None,
-    embeddings: Path | None,
+    embeddings: Embeddings | None,
 ) -> ReportData:
     """Everything on the page; the contigs are patched while the page is written, one at a time."""
     model = plan.model
@@ -36,7 +35,7 @@ def report_data(
         target_length=plan.target_length,
         entropy_model={"order": None, "bits_per_base": None, **model.describe()},
         provenance=_as_text(origin),
-        embeddings=None if embeddings is None else read_embeddings(embeddings),
+        embeddings=embeddings,
     )
 
 
@@ -77,47 +76,6 @@ def _track(parts: list[PatchedBlock], features: list[Feature]) -> ContigTrack:
         features=[f for f in features if f.start < end and f.end > first.start],
         ambiguous=ambiguous_runs(ambiguous, offset=first.start),
     )
-
-
-def read_embeddings(path: Path) -> Embeddings:
-    """The first two principal components of a table that `hyena-glt embed` wrote.
-
-    Raises:
-        DataError: Not such a table, or fewer than two rows.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, columns=["name", "start", "end", "embedding"])
-    except (OSError, pa.ArrowException, KeyError) as problem:
-        raise DataError(f"expected a table of hyena-glt embed: {problem}", path=path) from None
-    if table.num_rows < 2:
-        raise DataError("a view in two dimensions needs two rows or more; embed with --window", path=path)
-    vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float64)
-    points, explained = principal_components(vectors)
-    names, starts, ends = (table[column].to_pylist() for column in ("name", "start", "end"))
-    labels = [f"{name}:{start + 1}-{end}" for name, start, end in zip(names, starts, ends, strict=True)]
-    about = json.loads((table.schema.metadata or {}).get(b"hyena_glt", b"{}"))
-    return Embeddings(
-        labels=labels,
-        points=points,
-        groups=names if len(set(names)) > 1 else None,
-        explained=explained,
-        note=str(about.get("weights", "")),
-    )
-
-
-def principal_components(vectors: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Project `(rows, dimensions)` on its two directions of largest variance; with their share of the variance."""
-    centred = vectors - vectors.mean(axis=0)
-    variances, directions = np.linalg.eigh(centred.T @ centred)  # small, however many rows there are
-    kept = min(2, variances.size)
-    points, share = np.zeros((len(vectors), 2)), np.zeros(2)
-    points[:, :kept] = centred @ directions[:, ::-1][:, :kept]
-    largest = variances.clip(min=0)[::-1]
-    share[:kept] = largest[:kept] / max(float(largest.sum()), 1e-300)
-    return points, (float(share[0]), float(share[1]))
 
 
 def _as_text(origin: Provenance) -> dict[str, str]:

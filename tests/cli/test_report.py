@@ -7,22 +7,43 @@ import json
 import numpy as np
 import pytest
 
+from hyena_glt import HyenaGLT, HyenaGLTConfig, Patcher
 from hyena_glt.cli.outputs import read_provenance
-from hyena_glt.cli.report_data import principal_components
+from hyena_glt.cli.report_view import principal_components
 
 
 def test_the_page_names_contigs_genes_and_command(cli, genome, tmp_path):
     page = tmp_path / "report.html"
     gff = genome.with_name("genome.gff3")
-    done = cli("report", genome, "--gff", gff, "-o", page)
+    done = cli("report", genome, "--gff", gff, "--no-embed", "-o", page)
     assert done.code == 0, done.err
     text = page.read_text()
     assert "sim_plasmid" in text
     assert "sim_chr1_gene" in text
     assert "40,000" in text
-    assert read_provenance(page)["command"] == f"hyena-glt report {genome} --gff {gff} -o {page}"
-    assert "already done" in cli("report", genome, "--gff", gff, "-o", page).err
-    assert cli("report", genome, "-o", page).code == 2
+    assert read_provenance(page)["command"] == f"hyena-glt report {genome} --gff {gff} --no-embed -o {page}"
+    assert "already done" in cli("report", genome, "--gff", gff, "--no-embed", "-o", page).err
+    assert cli("report", genome, "--no-embed", "-o", page).code == 2
+
+
+@pytest.fixture
+def net(tmp_path):
+    """A folder with a small net of random weights."""
+    folder = tmp_path / "net"
+    config = HyenaGLTConfig.preset("tiny", genomic_vocab_size=4, num_layers=1)
+    HyenaGLT(config, Patcher(patching_mode="static", patch_size=8)).save_pretrained(folder)
+    return folder
+
+
+def test_windows_of_dna_are_embedded_with_a_net(cli, genome, tmp_path, net):
+    page = tmp_path / "r.html"
+    done = cli("report", genome, "--model", net, "-o", page)
+    assert done.code == 0, done.err
+    assert "weights: net, sha256" in done.err
+    assert read_provenance(page)["weights"].startswith("net, sha256")
+    assert "sim_chr1:1-4096" in page.read_text()
+    assert cli("report", genome, "--no-embed", "-o", tmp_path / "plain.html").code == 0
+    assert "sim_chr1:1-4096" not in (tmp_path / "plain.html").read_text()
 
 
 def test_embeddings_are_drawn_from_a_table(cli, genome, tmp_path):
@@ -35,7 +56,7 @@ def test_embeddings_are_drawn_from_a_table(cli, genome, tmp_path):
 def test_an_annotation_of_another_genome_is_said(cli, genome, tmp_path):
     gff = tmp_path / "other.gff"
     gff.write_text("##gff-version 3\nchrZ\tx\tgene\t1\t9\t.\t+\t.\tID=g\n")
-    done = cli("report", genome, "--gff", gff, "-o", tmp_path / "r.html")
+    done = cli("report", genome, "--gff", gff, "--no-embed", "-o", tmp_path / "r.html")
     assert done.code == 0
     assert "no feature lies on a contig of the input" in done.err
 
@@ -45,7 +66,7 @@ def test_bad_annotation_and_bad_tables_are_one_line(cli, genome, tmp_path):
     gff.write_text("##gff-version 3\nchr1\tx\tgene\t9\t1\t.\t+\t.\tID=g\n")
     table.write_text("not parquet")
     for words in (("--gff", gff), ("--embeddings", table)):
-        done = cli("report", genome, *words, "-o", tmp_path / "r.html")
+        done = cli("report", genome, *words, "--no-embed", "-o", tmp_path / "r.html")
         assert done.code == 1
         assert str(words[1]) in done.err
         assert not (tmp_path / "r.html").exists()
