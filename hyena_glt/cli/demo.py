@@ -44,7 +44,7 @@ def demo(
         write_index=True,
         force=force,
     )
-    embed([genome], vectors, untrained=True, per=Rows.window, window=2048, patcher=patcher, force=force)
+    embed([genome], vectors, per=Rows.window, window=2048, force=force)
     report(
         genome,
         folder / "report.html",
