@@ -171,8 +171,8 @@ def agreeing(ring, newest, start, m):
 
 
 @compiled
-def find_matches(words, ring, slots):
-    """Give a match that is lost or short the last place of its word, if more bases agree there; remember this place."""
+def seek_matches(words, ring, slots):
+    """Give a match that is lost or short the last place of its word, if more bases agree there."""
     if words[KNOWN] < MATCH_BASES:
         return
     newest = words[PLACE] - 1
@@ -193,7 +193,16 @@ def find_matches(words, ring, slots):
             words[HISTORY + m] = 0
             words[POINTER + m] = following
         words[LENGTH + m] = n
-    slots[own & SLOT_MASK] = (newest & RING_MASK) | ((own >> SLOT_BITS) << RING_BITS)
+
+
+@compiled
+def find_matches(words, ring, slots):
+    """`seek_matches`, and remember this place."""
+    if words[KNOWN] < MATCH_BASES:
+        return
+    seek_matches(words, ring, slots)
+    own = hashed(last_bases(words, MATCH_BASES))
+    slots[own & SLOT_MASK] = ((words[PLACE] - 1) & RING_MASK) | ((own >> SLOT_BITS) << RING_BITS)
 
 
 @compiled

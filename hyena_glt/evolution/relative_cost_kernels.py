@@ -13,29 +13,18 @@ from hyena_glt.entropies.mixing_kernels import (
     CHOSEN,
     EVIDENCE,
     HISTORY,
-    KNOWN,
     LENGTH,
-    MATCH_BASES,
     MATCHES,
     MAX_MISSES,
-    PLACE,
     POINTER,
-    RING_BITS,
-    RING_MASK,
-    SEARCH_BELOW,
-    SLOT_BITS,
-    SLOT_MASK,
-    agreeing,
     compiled,
     followed,
     forget_context,
-    hashed,
-    last_bases,
-    last_bases_reversed,
     mix,
     push,
     read_counts,
     read_matches,
+    seek_matches,
 )
 
 
@@ -56,31 +45,6 @@ def follow_matches(words, ring, x):
             misses += history & 1
             history >>= 1
         words[LENGTH + m] = -1 if misses > MAX_MISSES else words[LENGTH + m] >> 2
-
-
-@compiled
-def seek_matches(words, ring, slots):
-    """Give a match that is lost or short the last place of its word in the known genome, if more bases agree there."""
-    if words[KNOWN] < MATCH_BASES:
-        return
-    newest = words[PLACE] - 1
-    own = hashed(last_bases(words, MATCH_BASES))
-    for m in range(MATCHES):
-        if words[LENGTH + m] >= SEARCH_BELOW:
-            continue
-        key = own if m == 0 else hashed(last_bases_reversed(words, MATCH_BASES))
-        found = np.int64(slots[key & SLOT_MASK])
-        if found >> RING_BITS != key >> SLOT_BITS:
-            continue
-        start = (found & RING_MASK) - m * (MATCH_BASES - 1)  # on the other strand the newest base lies leftmost
-        n = agreeing(ring, newest, start, m)
-        if n < MATCH_BASES or n <= words[LENGTH + m]:
-            continue
-        following = start + 1 - 2 * m
-        if words[LENGTH + m] < 0 or (following - words[POINTER + m]) & RING_MASK != 0:
-            words[HISTORY + m] = 0
-            words[POINTER + m] = following
-        words[LENGTH + m] = n
 
 
 @compiled
