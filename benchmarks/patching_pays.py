@@ -19,16 +19,19 @@ import json
 import statistics
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from machine import machine
 
 from hyena_glt.entropies import MarkovEntropy, MixEntropy
 from hyena_glt.training.corpus import Corpus, split_corpus
+from hyena_glt.training.engine import Engine
 from hyena_glt.training.metrics_log import METRICS_FILE
+from hyena_glt.training.recipe import Recipe
+from hyena_glt.training.trainer import Trainer, open_run
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "byte": {"mode": "byte"},
@@ -45,8 +48,9 @@ MODEL_ORDERS = (10, 12)
 
 
 RATES_FILE, MODEL_FOLDER = "rates.json", "model"
-MEASURED_UPDATES, FIRST_UPDATES, ROUNDS, SHORT_RUN = 14, 4, 3, 15
-EVALUATIONS = 8
+FIRST_ROUNDS, ROUNDS = 3, 24
+MANY_UPDATES = 10_000  # so that no evaluation falls into what is measured
+EVALUATIONS = 12
 
 
 def main() -> None:
@@ -65,7 +69,7 @@ def main() -> None:
             train(options, name, seed, round(options.seconds / rates[name]), folder)
             rows.append({"setting": name, "seed": seed, **curve_of(options, folder, rates[name])})
             print(f"{name}, seed {seed}: {rows[-1]['bits_per_base']:.4f} bits per base", file=sys.stderr, flush=True)
-    recipe = recipe_of(options, options.settings[0], options.seeds[0], SHORT_RUN)
+    recipe = recipe_of(options, options.settings[0], options.seeds[0], MANY_UPDATES)
     result = {
         "machine": machine(),
         "genomes": [path.name for path in options.genomes],
@@ -102,8 +106,7 @@ def parsed_options() -> argparse.Namespace:
 
 def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -> dict[str, Any]:
     """What a run does; all settings share everything but the patches and the number of updates."""
-    is_short = updates < SHORT_RUN
-    every = updates if is_short else updates // EVALUATIONS
+    every = max(updates // EVALUATIONS, 1)
     return {
         "model": {"preset": "tiny", "genomic_vocab_size": 4},
         "data": {"window": options.window, "held_out_share": options.held_out_share, "block": 65_536, "gap": 8192},
@@ -111,25 +114,40 @@ def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -
         "optimizer": {"lr": options.learning_rate},
         "schedule": {"steps": updates},
         "batch": {"size": options.batch_size},
-        "evaluation": {"every": every, "batches": 1 if is_short else 24},
+        "evaluation": {"every": every, "batches": 24},
         "checkpoint": {"every": every, "keep": 1},
         "seed": seed,
     }
 
 
 def measured_rates(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds per update of each setting: medians over a few updates, and over rounds of all settings in turn."""
-    found: dict[str, list[float]] = {name: [] for name in options.settings}
-    for _ in range(ROUNDS):
+    """Seconds per update of each setting: its median share of a round in which each makes one, times a round's median.
+
+    All settings are held in this process and take turns after every update, so a slow phase of the machine slows all
+    of them alike.
+    """
+    torch.set_num_threads(1)
+    rounds = []
+    with TemporaryDirectory(dir=options.folder) as place, Engine.from_environment("cpu") as engine:
+        trainers = {}
         for name in options.settings:
-            with TemporaryDirectory(dir=options.folder) as place:
-                folder = Path(place) / "run"
-                train(options, name, 0, MEASURED_UPDATES, folder)
-                elapsed = [line["timings"]["elapsed_s"] for line in metrics(folder, "train")]
-            taken = [later - earlier for earlier, later in pairwise(elapsed)]
-            found[name].append(statistics.median(taken[FIRST_UPDATES:]))
-            print(f"{name}: {found[name][-1]:.3f} s per update", file=sys.stderr, flush=True)
-    return {name: statistics.median(values) for name, values in found.items()}
+            recipe = Recipe.model_validate(recipe_of(options, name, 0, MANY_UPDATES))
+            trainers[name] = open_run(recipe, Path(place) / name, engine, options.genomes)
+        for turn in range(FIRST_ROUNDS + ROUNDS):
+            taken = {name: seconds_of_update(trainer) for name, trainer in trainers.items()}
+            print(f"round {turn}: {sum(taken.values()):.2f} s", file=sys.stderr, flush=True)
+            rounds.append(taken)
+    rounds = rounds[FIRST_ROUNDS:]
+    whole = statistics.median(sum(taken.values()) for taken in rounds)
+    shares = {name: statistics.median(taken[name] / sum(taken.values()) for taken in rounds) for name in trainers}
+    return {name: share * whole for name, share in shares.items()}
+
+
+def seconds_of_update(trainer: Trainer) -> float:
+    """One more update of a run."""
+    before = trainer.elapsed_s
+    trainer.run(stop=lambda: trainer.elapsed_s > before)
+    return trainer.elapsed_s - before
 
 
 def train(options: argparse.Namespace, name: str, seed: int, updates: int, folder: Path) -> None:
