@@ -199,8 +199,8 @@ class HyenaGLTConfig(BaseModel):
     causal: StrictBool = Field(True, description="predict from the past alone; False: every byte sees both sides")
 
     local_hidden_size: PositiveWhole = Field(64, description="width of the local encoder and decoder, per byte")
-    num_local_encoder_layers: PositiveWhole = Field(2, description="gated convolutions before the pooling")
-    num_local_decoder_layers: PositiveWhole = Field(2, description="gated convolutions after the bridge")
+    num_local_encoder_layers: PositiveWhole = Field(1, description="gated convolutions before the pooling")
+    num_local_decoder_layers: PositiveWhole = Field(1, description="gated convolutions after the bridge")
     local_kernel_size: Annotated[Whole, Field(ge=2, le=64)] = Field(7, description="bytes seen by a local convolution")
     ngram_sizes: tuple[Annotated[Whole, Field(ge=2, le=32)], ...] = Field(
         (3, 6, 10), description="bytes of the n-grams that are embedded by hash; empty: none"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hyena_glt.ops.single_exp import LARGEST, fraction, power_bits
+from hyena_glt.ops.single_exp import LARGEST, exp_single
 
 ALL_BUT_SIGN = np.int32(0x7FFFFFFF)
 SIGN_BIT = np.int32(31)
@@ -30,23 +30,15 @@ def row_entropies(scores: np.ndarray) -> np.ndarray:
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _sum_exponentials(scores, score_bits, totals, weighted):
     """Of each row: `Z` into `totals`, `sum d exp(d)` into `weighted`. `score_bits` are the same scores as int32."""
-    vocab = scores.shape[1]
-    distances = np.empty(vocab, dtype=np.float32)
-    powers_bits = np.empty(vocab, dtype=np.int32)
-    powers = powers_bits.view(np.float32)
     largest_bits = np.empty(1, dtype=np.int32)
     largest = largest_bits.view(np.float32)
     for row in range(scores.shape[0]):
         largest_bits[0] = _largest(score_bits[row])
-        for i in range(vocab):
+        z, dz = np.float32(0), np.float32(0)
+        for i in range(scores.shape[1]):
             d = scores[row, i] - largest[0]
             d = -LARGEST if d < -LARGEST else d  # keeps NaN
-            distances[i] = d
-            powers_bits[i] = power_bits(d)
-        z, dz = np.float32(0), np.float32(0)
-        for i in range(vocab):
-            d = distances[i]
-            e = fraction(d) * powers[i]
+            e = exp_single(d)
             z += e
             dz += e * d
         totals[row] = z

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -14,6 +15,8 @@ from hyena_glt.ops.shifted_sum import compiled_loops_read, own_array
 
 BLOCK_TOKENS = 2048
 COMPILED_TOKENS = 8192
+
+Reader = Callable[[Tensor, int, slice], Tensor]  # from `(n, dim)`, the row and the place of these tokens to the same
 
 
 class WindowedCrossAttention(nn.Module):
@@ -68,20 +71,28 @@ class WindowedCrossAttention(nn.Module):
 
     def read_compiled(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
         """`forward` without gradients on the CPU: each token reads its states where they lie, none are gathered."""
-        heads = (self.num_heads, x.shape[-1] // self.num_heads)
-        score, blend, _ = compiled_loops(heads[1])
+        read, y = self.reader(states, first, num_states), torch.empty_like(x)
+        for row, start in product(range(len(x)), range(0, x.shape[1], COMPILED_TOKENS)):
+            part = slice(start, start + COMPILED_TOKENS)
+            y[row, part] = read(x[row, part], row, part)
+        return y
+
+    def reader(self, states: Tensor, first: Tensor, num_states: Tensor) -> Reader:
+        """What reads a part of the tokens without gradients on the CPU; the states are projected once for all."""
+        heads = (self.num_heads, self.slot_keys.shape[1] // self.num_heads)
+        score, blend, _ = compiled_loops(heads[1], self.num_slots)
         slots, null = own_array(self.slot_keys.view(-1, *heads)), own_array(self.null_key_value.view(2, *heads))
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
-        y = torch.empty_like(x)
-        for row, start in product(range(len(x)), range(0, x.shape[1], COMPILED_TOKENS)):
-            part, count = slice(start, start + COMPILED_TOKENS), int(num_states[row])
-            query = self.to_query(self.norm(x[row, part])).unflatten(-1, heads)
-            weights, read = query.new_empty(len(query), heads[0], self.num_slots + 1), torch.empty_like(query)
-            seen = first[row, part].contiguous().numpy()
-            score(weights.numpy(), query.numpy(), key_value[row], slots, null, seen, count)
-            blend(read.numpy(), weights.exp_().numpy(), key_value[row], null, seen, count)
-            y[row, part] = self.project_out(read.flatten(1))
-        return y
+        counts, starts = num_states.tolist(), first.contiguous().numpy()
+
+        def read(x: Tensor, row: int, part: slice) -> Tensor:
+            query = self.to_query(self.norm(x)).unflatten(-1, heads)
+            weights, mixed = query.new_empty(len(x), heads[0], self.num_slots + 1), torch.empty_like(query)
+            score(weights.numpy(), query.numpy(), key_value[row], slots, null, starts[row, part], counts[row])
+            blend(mixed.numpy(), weights.exp_().numpy(), key_value[row], null, starts[row, part], counts[row])
+            return self.project_out(mixed.flatten(1))
+
+        return read
 
     def read_recorded(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
         """`forward` on the CPU where a graph is recorded."""

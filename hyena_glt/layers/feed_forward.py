@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyena_glt.ops.allocation import empty_large
+
 BLOCK_POSITIONS = 1024
 LEAST_SHARE = 16  # a block is so many times as long as what is computed again for it
 
@@ -78,6 +80,6 @@ def in_blocks(
         if torch.is_grad_enabled():
             parts.append(part)
             continue
-        y = part.new_empty(batch, length, part.shape[-1]) if y is None else y
+        y = empty_large(part, batch, length, part.shape[-1]) if y is None else y
         y[:, start:stop] = part
     return torch.cat(parts, dim=1) if y is None else y

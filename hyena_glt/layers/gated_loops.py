@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
 from hyena_glt.ops.shifted_sum import own_array
-from hyena_glt.ops.single_exp import LARGEST, ONE, fraction, power_bits
-
-BLOCK_ROWS = 256  # so that they stay in the cache
+from hyena_glt.ops.single_exp import LARGEST, ONE, exp_single
 
 
 def normed_rows(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -30,7 +31,8 @@ def gated_rows(projected: Tensor, taps: Tensor, lead: int) -> Tensor:
     """
     batch, length, width = projected.shape
     y = projected.new_empty(batch, length, width // 2)
-    gate_rows(y.numpy(), projected.numpy(), own_array(taps.T), lead)
+    oldest_first = own_array(taps.flip(-1).T)
+    gate_loop(len(oldest_first))(y.numpy(), projected.unflatten(-1, (2, -1)).numpy(), oldest_first, lead)
     return y
 
 
@@ -40,50 +42,52 @@ def norm_rows(y, x, weight, epsilon):
     rows, dim = x.shape
     for t in range(rows):
         row, result = x[t], y[t]
-        total = np.float32(0)
-        for c in range(dim):
-            total += row[c]
+        first, total, squares = row[0], np.float32(0), np.float32(0)
+        for c in range(row.size):
+            d = row[c] - first  # the variance of what is far from 0 as a whole keeps its digits
+            total += d
+            squares += d * d
         mean = total / np.float32(dim)
-        squares = np.float32(0)
-        for c in range(dim):
-            squares += (row[c] - mean) * (row[c] - mean)
-        scale = ONE / np.sqrt(squares / np.float32(dim) + epsilon)
-        for c in range(dim):
-            result[c] = (row[c] - mean) * scale * weight[c]
+        variance = max(squares / np.float32(dim) - mean * mean, np.float32(0))
+        scale = ONE / np.sqrt(variance + epsilon)
+        center = first + mean
+        for c in range(row.size):
+            result[c] = (row[c] - center) * scale * weight[c]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def gate_rows(y, projected, taps, lead):
-    """See `gated_rows`; `taps` `(taps, dim)`."""
-    batch, length, dim = y.shape
-    for b in range(batch):
-        for first in range(0, length, BLOCK_ROWS):
-            last = min(first + BLOCK_ROWS, length)
-            for t in range(first, last):
-                row = y[b, t]
+def silu(x):
+    """x / (1 + exp(-x))."""
+    d = -x
+    d = d if d < LARGEST else LARGEST
+    return x / (ONE + exp_single(d if d > -LARGEST else -LARGEST))
+
+
+@lru_cache(maxsize=16)
+def gate_loop(num_taps: int) -> Callable[..., None]:
+    """The loop of `gated_rows` for this number of taps: a sum of constant length goes into vector instructions."""
+
+    @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+    def gate_rows(y, projected, taps, lead):
+        """`y` `(batch, length, dim)` from `(batch, length, 2, dim)` and `(taps, dim)`, the oldest tap first."""
+        batch, length, _ = y.shape
+        for b in range(batch):
+            for t in range(length):
+                row, gate, first = y[b, t], projected[b, t, 1], t + lead - num_taps + 1
+                if first >= 0 and first + num_taps <= length:
+                    window = projected[b, first : first + num_taps]
+                    for c in range(row.size):
+                        total = np.float32(0)
+                        for tap in range(num_taps):
+                            total += taps[tap, c] * window[tap, 0, c]
+                        row[c] = total * silu(gate[c])
+                    continue
                 row[:] = 0
-                for tap in range(max(t + lead - length + 1, 0), min(t + lead + 1, taps.shape[0])):
-                    weights, signal = taps[tap], projected[b, t + lead - tap, :dim]
-                    for c in range(dim):
-                        row[c] += weights[c] * signal[c]
-            times_silu(y[b, first:last], projected[b, first:last])
+                for tap in range(max(-first, 0), min(num_taps, length - first)):
+                    signal = projected[b, first + tap, 0]
+                    for c in range(row.size):
+                        row[c] += taps[tap, c] * signal[c]
+                for c in range(row.size):
+                    row[c] *= silu(gate[c])
 
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def times_silu(y, projected):
-    """Multiplies the rows of `y` `(rows, dim)` by `silu(gate)`, the gate being the second half of `(rows, 2 dim)`."""
-    dim = y.shape[1]
-    bits, fractions = np.empty(dim, np.int32), np.empty(dim, np.float32)
-    powers = bits.view(np.float32)
-    for t in range(y.shape[0]):
-        row, gate = y[t], projected[t, dim:]
-        for c in range(dim):
-            d = -gate[c]
-            d = d if d < LARGEST else LARGEST
-            bits[c] = power_bits(d if d > -LARGEST else -LARGEST)
-        for c in range(dim):
-            d = -gate[c]
-            d = d if d < LARGEST else LARGEST
-            fractions[c] = fraction(d if d > -LARGEST else -LARGEST)
-        for c in range(dim):
-            row[c] *= gate[c] / (ONE + fractions[c] * powers[c])
+    return gate_rows

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from hyena_glt.ops.shifted_sum import own_array
 
+LANES = 16  # single-precision numbers of the widest vectors
 FLUSH_TOKENS = 1024  # single-precision sums of so many tokens go into double precision
 
 
@@ -41,7 +42,7 @@ class ReadWindows(torch.autograd.Function):
         ctx: Any, query: Tensor, key_value: Tensor, slots: Tensor, null: Tensor, first: Tensor, num_states: Tensor
     ) -> Tensor:
         query, key_value, first = query.contiguous(), key_value.contiguous(), first.contiguous()
-        loops = compiled_loops(query.shape[-1])
+        loops = compiled_loops(query.shape[-1], len(slots))
         own_slots, own_null = own_array(slots), own_array(null)
         weights = query.new_empty(*query.shape[:3], len(slots) + 1)
         read = torch.empty_like(query)
@@ -58,7 +59,7 @@ class ReadWindows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key_value, slots, null, first, num_states, weights = ctx.saved_tensors
-        spread = compiled_loops(query.shape[-1]).spread
+        spread = compiled_loops(query.shape[-1], len(slots)).spread
         grad_query, grad_key_value = torch.empty_like(query), torch.zeros_like(key_value)
         grad_slots, grad_null = (torch.zeros(part.shape, dtype=torch.float64) for part in (slots, null))
         own_slots, own_null, sums = own_array(slots), own_array(null), (grad_slots.numpy(), grad_null.numpy())
@@ -76,56 +77,72 @@ class ReadWindows(torch.autograd.Function):
 
 
 @lru_cache(maxsize=16)
-def compiled_loops(width: int) -> Loops:
-    """The loops for heads of this width: short loops are vectorised only where their length is constant.
+def compiled_loops(width: int, num_slots: int) -> Loops:
+    """The loops for heads of this width and windows of so many states.
 
-    Exponentials are left to the caller, which has a vectorised one.
+    Tokens that follow each other mostly read the same window, so its keys and values are laid out once, as the sums
+    over them want to find them. A sum becomes vector instructions where its own length is a constant, and that of the
+    loop around it is not. Exponentials are left to the caller, which has a vectorised one.
     """
+    num_lanes = -(-(num_slots + 1) // LANES) * LANES
 
     @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")
     def score(scores, query, key_value, slots, null, first, num_states):
         """Logits less their largest, `(tokens, heads, slots + 1)`, the null state last; -inf outside the row."""
         tokens, heads, _ = query.shape
-        num_slots = slots.shape[0]
         scale = query.dtype.type(1) / np.sqrt(query.dtype.type(width))
+        keys, totals = np.zeros((heads, width, num_lanes), query.dtype), np.empty(num_lanes, query.dtype)
+        for head in range(heads):
+            for c in range(width):
+                keys[head, c, num_slots] = null[0, head, c] * scale
+        window = np.int64(0)
         for token in range(tokens):
-            for head in range(heads):
-                total = query.dtype.type(0)
-                for c in range(width):
-                    total += query[token, head, c] * null[0, head, c]
-                scores[token, head, num_slots] = total * scale
-                largest = total * scale
-                for slot in range(num_slots):
-                    state = first[token] + slot
-                    if 0 <= state < num_states:
-                        total = query.dtype.type(0)
+            low, high = max(0, -first[token]), min(num_slots, num_states - first[token])
+            if token == 0 or first[token] != window:
+                window = first[token]
+                for slot in range(low, high):
+                    for head in range(heads):
                         for c in range(width):
-                            total += query[token, head, c] * (key_value[state, 0, head, c] + slots[slot, head, c])
-                        scores[token, head, slot] = total * scale
-                        largest = max(largest, total * scale)
-                    else:
-                        scores[token, head, slot] = -np.inf
+                            keys[head, c, slot] = (key_value[window + slot, 0, head, c] + slots[slot, head, c]) * scale
+            for head in range(heads):
+                asked, known, row = query[token, head], keys[head], scores[token, head]
+                for lane in range(totals.size):
+                    total = query.dtype.type(0)
+                    for c in range(width):
+                        total += asked[c] * known[c, lane]
+                    totals[lane] = total
+                largest = totals[num_slots]
+                for slot in range(low, high):
+                    largest = max(largest, totals[slot])
                 for slot in range(num_slots + 1):
-                    scores[token, head, slot] -= largest
+                    row[slot] = totals[slot] - largest
+                for slot in range(low):
+                    row[slot] = -np.inf
+                for slot in range(max(high, 0), num_slots):
+                    row[slot] = -np.inf
 
     @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")
     def blend(y, weights, key_value, null, first, num_states):
-        """`y` `(tokens, heads, width)`: the mean of the values under unnormalised weights."""
+        """`y` `(tokens, heads, width)`: the mean of the values under unnormalised weights, 0 outside the row."""
         tokens, heads, _ = y.shape
-        num_slots = weights.shape[2] - 1
+        values = np.zeros((heads, num_slots + 1, width), y.dtype)
+        values[:, num_slots] = null[1]
+        window = np.int64(0)
         for token in range(tokens):
-            low, high = max(first[token], 0), min(first[token] + num_slots, num_states)
+            if token == 0 or first[token] != window:
+                window = first[token]
+                for slot in range(max(0, -window), min(num_slots, num_states - window)):
+                    values[:, slot] = key_value[window + slot, 1]
             for head in range(heads):
-                total = weights[token, head, num_slots]
-                for slot in range(num_slots):
-                    total += weights[token, head, slot]
-                share = weights[token, head, num_slots] / total
-                for c in range(width):
-                    y[token, head, c] = share * null[1, head, c]
-                for state in range(low, high):
-                    share = weights[token, head, state - first[token]] / total
-                    for c in range(width):
-                        y[token, head, c] += share * key_value[state, 1, head, c]
+                row, shares, known = y[token, head], weights[token, head], values[head]
+                total = y.dtype.type(0)
+                for slot in range(num_slots + 1):
+                    total += shares[slot]
+                for c in range(row.size):
+                    mean = y.dtype.type(0)
+                    for slot in range(num_slots + 1):
+                        mean += shares[slot] * known[slot, c]
+                    row[c] = mean / total
 
     @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"}, error_model="numpy")
     def spread(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hyena_glt.config import HyenaGLTConfig
-from hyena_glt.layers.cross_attention import WindowedCrossAttention
+from hyena_glt.layers.cross_attention import Reader, WindowedCrossAttention
 from hyena_glt.model.visibility import readable_patches
 from hyena_glt.positions.position_embedding import OffsetEncoding
 from hyena_glt.positions.position_info import PositionInfo
@@ -64,6 +64,19 @@ class CrossAttentionPositionBridge(nn.Module):
         x = x + self.offsets(info)
         first = self.first_patch(info, known_starts, next_starts_patch)
         return x + self.attention(x, states, first, info.patch_mask.sum(1))
+
+    def reader(
+        self, states: Tensor, info: PositionInfo, known_starts: Tensor | None, next_starts_patch: Tensor | None
+    ) -> Reader:
+        """What adds to a part of the bytes their offsets and what they read, without gradients on the CPU."""
+        first = self.first_patch(info, known_starts, next_starts_patch)
+        read, rows = self.attention.reader(states, first, info.patch_mask.sum(1)), self.offsets.bucket(info.offsets)
+
+        def bridge(x: Tensor, row: int, part: slice) -> Tensor:
+            x = x + self.offsets.table(rows[row, part])
+            return x + read(x, row, part)
+
+        return bridge
 
     def first_patch(self, info: PositionInfo, known_starts: Tensor | None, next_starts_patch: Tensor | None) -> Tensor:
         """First patch of each byte's window: `(batch, length)` int64, negative near the start."""

@@ -18,7 +18,7 @@ HASH_FACTOR = 1_000_003
 
 
 def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """A hash of the last `n` tokens at each position, for each `n` of `sizes`.
+    """A hash of the last `n` tokens at each position, for each `n` of `sizes`; a pass over them for each size.
 
     Polynomial in the ids, modulo 2^31 - 1, so no product leaves 63 bits. Before the row's start there is
     nothing: the hash is then of the fewer tokens there are.
@@ -30,15 +30,6 @@ def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     Returns:
         One `(batch, length)` int64 tensor per size.
     """
-    if ids.is_cpu and type(ids) is Tensor and ids.dtype is torch.int64 and not torch.compiler.is_compiling():
-        hashes_of_sizes = np.empty((len(sizes), *ids.shape), np.int64)
-        hash_rows(hashes_of_sizes, ids.contiguous().numpy(), np.array(sizes, np.int64))
-        return list(torch.from_numpy(hashes_of_sizes))
-    return ngram_hashes_by_size(ids, sizes)
-
-
-def ngram_hashes_by_size(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """`ngram_hashes` on any device, one pass over the ids for each size up to the largest."""
     values = ids + 2
     hashes, current = [], values
     for size in range(2, max(sizes, default=1) + 1):
@@ -49,20 +40,29 @@ def ngram_hashes_by_size(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     return hashes
 
 
-@njit(cache=True, nogil=True)
-def hash_rows(hashes, ids, sizes):
-    """`ngram_hashes` in one pass: `hashes` `(sizes, batch, length)` is written to; `sizes` ascending."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def find_rows(rows, ids, sizes, bases, table_size):
+    """Rows of the table for each token, `(batch, length, 1 + sizes)`, written to; `ids` `(batch, length)`.
+
+    The hash of a window is that of all tokens so far less that of those before the window, times a power.
+    """
     batch, length = ids.shape
-    longest = sizes[-1] if sizes.size else 1
+    powers = np.ones(sizes.size, np.int64)  # HASH_FACTOR^n modulo the prime
+    for index in range(sizes.size):
+        for _ in range(sizes[index]):
+            powers[index] = powers[index] * HASH_FACTOR % HASH_PRIME
+    low_bits = table_size - 1 if table_size & (table_size - 1) == 0 else 0
+    so_far = np.zeros(length + 1, np.int64)  # hash of the first n tokens
     for row in range(batch):
-        current = np.zeros(longest + 1, np.int64)  # of the last n tokens, at n
         for place in range(length):
-            value = ids[row, place] + 2
-            for size in range(longest, 1, -1):
-                current[size] = (value + current[size - 1] * HASH_FACTOR) % HASH_PRIME
-            current[1] = value
-            for index in range(sizes.size):
-                hashes[index, row, place] = current[sizes[index]]
+            so_far[place + 1] = (so_far[place] * HASH_FACTOR + ids[row, place] + 2) % HASH_PRIME
+            rows[row, place, 0] = max(ids[row, place], 0)
+        for index in range(sizes.size):
+            for place in range(length):
+                before = so_far[max(place + 1 - sizes[index], 0)]
+                value = (so_far[place + 1] + (HASH_PRIME - before) * powers[index]) % HASH_PRIME
+                slot = value & low_bits if low_bits else value % table_size
+                rows[row, place, 1 + index] = bases[index] + slot
 
 
 def ngram_hash(ids: Sequence[int]) -> int:
@@ -93,10 +93,18 @@ class ByteEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """`(batch, length, dim)` from `(batch, length)` int64; padding (-1) reads the row of token 0."""
-        hashes = zip(self._bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
-        rows = [ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)]
-        index = torch.stack(rows, dim=-1).flatten(0, 1)
+        index = self.rows(ids).flatten(0, 1)
         return F.embedding_bag(index, self.table, mode="sum").view(*ids.shape, self.table.shape[1])
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """The rows of the table whose sum is a token's vector: `(batch, length, 1 + sizes)` int64."""
+        if ids.is_cpu and type(ids) is Tensor and ids.dtype is torch.int64 and not torch.compiler.is_compiling():
+            rows = ids.new_empty(*ids.shape, 1 + len(self.ngram_sizes))
+            sizes, bases = np.array(self.ngram_sizes, np.int64), np.array(self._bases, np.int64)
+            find_rows(rows.numpy(), ids.contiguous().numpy(), sizes, bases, self.table_size)
+            return rows
+        hashes = zip(self._bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
+        return torch.stack([ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)], dim=-1)
 
     def stream(self, ids: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The next tokens of a sequence, exactly as `forward` embeds them.

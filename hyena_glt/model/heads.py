@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +25,15 @@ class ByteHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, length, vocab)` from `(batch, length, dim)`."""
         return self.project(self.norm(x))
+
+    @property
+    def num_ids(self) -> int:
+        """Width of the logits."""
+        return self.project.out_features
+
+    def write(self, logits: Tensor, x: Tensor) -> None:
+        """`forward` of `(n, dim)` without gradients, into `(n, vocab)`."""
+        torch.addmm(self.project.bias, self.norm(x), self.project.weight.T, out=logits)
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

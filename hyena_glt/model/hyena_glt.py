@@ -24,6 +24,7 @@ from hyena_glt.model.adaptive_merger import (
 )
 from hyena_glt.model.batching import BatchResult, forward_patches, process_sequences
 from hyena_glt.model.bridge import CrossAttentionPositionBridge
+from hyena_glt.model.byte_blocks import decode_in_blocks, runs_in_blocks
 from hyena_glt.model.heads import ByteHead, mean_loss
 from hyena_glt.model.inputs import PatchedTokens, check_tokens, padding_mask, positions_of, zero_padding
 from hyena_glt.model.local_encoder import LocalEncoder, PatchPooling
@@ -453,7 +454,8 @@ class HyenaGLT(nn.Module):
         own_cut = isinstance(patched, Tensor)
         encoded, probabilities, info, cut = self._begin(patched, offset)
         with self._precision():
-            stages = self._stages(encoded, probabilities, info, cut, recompute or self.gradient_checkpointing)
+            recompute = recompute or self.gradient_checkpointing
+            stages = self._stages(encoded, probabilities, info, cut, recompute, every_stage=debug_mode)
         ratio_loss = self._ratio_loss(probabilities, info) if own_cut else None
         loss = None if labels is None else self._loss(stages["logits"], labels.to(self.device))
         return HyenaGLTOutput(
@@ -477,26 +479,40 @@ class HyenaGLT(nn.Module):
         info: PositionInfo,
         patched: PatchedTokens,
         recompute: bool,
+        every_stage: bool,
     ) -> dict[str, Tensor]:
         """Every stage after the encoder by name. In causal mode padding, being last, needs no mask on the way."""
         byte_mask, patch_mask = padding_mask(info.mask), padding_mask(info.patch_mask)
-        seen_bytes, seen_patches = (None, None) if self.config.causal else (byte_mask, patch_mask)
         pooled = self.pooling(encoded, info)
-        trunk = self.trunk(pooled, seen_patches, recompute)
+        trunk = self.trunk(pooled, None if self.config.causal else patch_mask, recompute)
         if probabilities is not None:
             trunk = smooth_states(trunk, start_weights(probabilities, info))
-        bridged = self.bridge(encoded, trunk, info, patched.known_starts, patched.next_starts_patch)
-        if probabilities is not None:
-            bridged = weigh_by_confidence(encoded, bridged, probabilities, info)
-        decoded = zero_padding(self.local_decoder(bridged, seen_bytes), byte_mask)
         return {
             "encoder": encoded,
             "pooling": pooled,
             "trunk": zero_padding(trunk, patch_mask),
-            "bridge": bridged,
-            "decoder": decoded,
-            "logits": self.head(decoded),
+            **self._byte_stages(encoded, probabilities, trunk, info, patched, byte_mask, every_stage),
         }
+
+    def _byte_stages(
+        self,
+        encoded: Tensor,
+        probabilities: Tensor | None,
+        trunk: Tensor,
+        info: PositionInfo,
+        patched: PatchedTokens,
+        mask: Tensor | None,
+        every_stage: bool,
+    ) -> dict[str, Tensor]:
+        parts = self.bridge, self.local_decoder, self.head
+        if not every_stage and runs_in_blocks(*parts, encoded):
+            decoded, logits = decode_in_blocks(*parts, encoded, trunk, info, patched, mask)
+            return {"decoder": decoded, "logits": logits}
+        bridged = self.bridge(encoded, trunk, info, patched.known_starts, patched.next_starts_patch)
+        if probabilities is not None:
+            bridged = weigh_by_confidence(encoded, bridged, probabilities, info)
+        decoded = zero_padding(self.local_decoder(bridged, None if self.config.causal else mask), mask)
+        return {"bridge": bridged, "decoder": decoded, "logits": self.head(decoded)}
 
     def _make_merger(self) -> AdaptiveTokenMerger | None:
         config = self.config

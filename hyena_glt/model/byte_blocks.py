@@ -1,0 +1,68 @@
+"""bridge -> local decoder -> logits for a block of bytes at a time: nothing between them is ever whole.
+
+Only where no gradient is recorded, on the CPU: there a block stays in the cache, and the memory of a forward is that
+of its results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hyena_glt.layers.feed_forward import LEAST_SHARE
+from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
+from hyena_glt.model.bridge import CrossAttentionPositionBridge
+from hyena_glt.model.heads import ByteHead
+from hyena_glt.model.inputs import PatchedTokens
+from hyena_glt.ops.allocation import empty_large
+from hyena_glt.ops.shifted_sum import compiled_loops_read
+from hyena_glt.positions.position_info import PositionInfo
+
+
+def runs_in_blocks(bridge: nn.Module, decoder: nn.Module, head: ByteHead, encoded: Tensor) -> bool:
+    """Whether `decode_in_blocks` may stand for the three modules; hooks of theirs want to see whole tensors."""
+    modules = [part for module in (bridge, decoder, head) for part in module.modules()]
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in modules)
+    return not (torch.is_grad_enabled() or hooked) and compiled_loops_read(encoded, head.project.weight)
+
+
+def decode_in_blocks(
+    bridge: CrossAttentionPositionBridge,
+    decoder: GatedConvStack,
+    head: ByteHead,
+    encoded: Tensor,
+    states: Tensor,
+    info: PositionInfo,
+    patched: PatchedTokens,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Byte states after the decoder, and their logits.
+
+    Args:
+        bridge: From patch states to bytes.
+        decoder: After it.
+        head: At the end.
+        encoded: `(batch, length, local)` byte states before the bridge.
+        states: `(batch, num_patches, hidden)`.
+        info: Positions of the bytes.
+        patched: What the bridge may know of patch starts.
+        mask: `(batch, length)` bool, False in padding; None: there is none.
+
+    Returns:
+        `(batch, length, local)` with zeros in padding, and `(batch, length, vocab)`.
+    """
+    batch, length, _ = encoded.shape
+    read = bridge.reader(states, info, patched.known_starts, patched.next_starts_patch)
+    before, after = decoder.reach
+    step = max(BLOCK_BYTES, LEAST_SHARE * (before + after))
+    decoded, logits = empty_large(encoded, *encoded.shape), empty_large(encoded, batch, length, head.num_ids)
+    for row in range(batch):
+        for start in range(0, length, step):
+            stop = min(start + step, length)
+            seen = slice(max(start - before, 0), min(stop + after, length))
+            bridged = read(encoded[row, seen], row, seen).unsqueeze(0)
+            shown = None if mask is None else mask[row : row + 1, seen]
+            block = decoder.run_whole(bridged, shown)[0, start - seen.start : stop - seen.start]
+            decoded[row, start:stop] = block if mask is None else block * mask[row, start:stop].unsqueeze(-1)
+            head.write(logits[row, start:stop], decoded[row, start:stop])
+    return decoded, logits
