@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyena_glt.layers.norm_loops import prepared_norm
 from hyena_glt.layers.window_reading import ReadWindows, compiled_loops
 from hyena_glt.ops.shifted_sum import compiled_loops_read, own_array
 
 BLOCK_TOKENS = 2048
 COMPILED_TOKENS = 8192
 
-Reader = Callable[[Tensor, int, slice], Tensor]  # from `(n, dim)`, the row and the place of these tokens to the same
+Reader = Callable[[Tensor, int, slice], Tensor]  # from `(n, dim)`, the row and the place of these tokens to `(n, dim)`
 
 
 class WindowedCrossAttention(nn.Module):
@@ -71,26 +72,31 @@ class WindowedCrossAttention(nn.Module):
 
     def read_compiled(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
         """`forward` without gradients on the CPU: each token reads its states where they lie, none are gathered."""
-        read, y = self.reader(states, first, num_states), torch.empty_like(x)
+        add, y = self.reader(states, first, num_states), torch.empty_like(x)
         for row, start in product(range(len(x)), range(0, x.shape[1], COMPILED_TOKENS)):
             part = slice(start, start + COMPILED_TOKENS)
-            y[row, part] = read(x[row, part], row, part)
+            own = x[row, part].contiguous()
+            y[row, part] = add(own.clone(), row, part) - own
         return y
 
     def reader(self, states: Tensor, first: Tensor, num_states: Tensor) -> Reader:
-        """What reads a part of the tokens without gradients on the CPU; the states are projected once for all."""
+        """What adds to a part of the tokens what they read, in place; without gradients on the CPU.
+
+        The states are projected once for all parts, which are contiguous.
+        """
         heads = (self.num_heads, self.slot_keys.shape[1] // self.num_heads)
         score, blend, _ = compiled_loops(heads[1], self.num_slots)
         slots, null = own_array(self.slot_keys.view(-1, *heads)), own_array(self.null_key_value.view(2, *heads))
+        norm, weight_in, weight_out = prepared_norm(self.norm), self.to_query.weight.T, self.project_out.weight.T
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
         counts, starts = num_states.tolist(), first.contiguous().numpy()
 
         def read(x: Tensor, row: int, part: slice) -> Tensor:
-            query = self.to_query(self.norm(x)).unflatten(-1, heads)
+            query = torch.mm(norm(x), weight_in).view(-1, *heads)
             weights, mixed = query.new_empty(len(x), heads[0], self.num_slots + 1), torch.empty_like(query)
             score(weights.numpy(), query.numpy(), key_value[row], slots, null, starts[row, part], counts[row])
             blend(mixed.numpy(), weights.exp_().numpy(), key_value[row], null, starts[row, part], counts[row])
-            return self.project_out(mixed.flatten(1))
+            return x.addmm_(mixed.view_as(x), weight_out)
 
         return read
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyena_glt.errors import ConfigError
 from hyena_glt.layers.feed_forward import in_blocks
-from hyena_glt.layers.gated_loops import gated_rows, normed_rows
+from hyena_glt.layers.gated_loops import prepared_gate
+from hyena_glt.layers.norm_loops import prepared_norm
 from hyena_glt.ops.shifted_sum import compiled_loops_read, short_conv
 from hyena_glt.ops.stream_state import PastInputs, StreamStates, check_piece, stream_through
 from hyena_glt.ops.streaming import stream_short_conv
+
+MaskedPass = Callable[..., Tensor]  # from `(batch, n, dim)` and a mask `(batch, n)` or None to `(batch, n, dim)`
 
 BLOCK_BYTES = 2048  # that go through all layers together, so that what lies between them stays in the cache
 
@@ -35,21 +40,26 @@ class GatedConv(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, dim)` to the same; `mask` `(batch, length)` is False in padding."""
-        if not torch.is_grad_enabled() and x.dtype is torch.float32 and compiled_loops_read(x, self.taps):
-            return self._forward_compiled(x, mask)
+        if can_be_prepared(self, x):
+            return self.prepared()(x.clone(memory_format=torch.contiguous_format), mask)
         signal, gate = self.project_in(self.norm(x)).chunk(2, dim=-1)
         signal = signal if mask is None else signal * mask.unsqueeze(-1)
         mixed = short_conv(signal, self.taps.to(signal.dtype), lead=self.lead, dim=1)
         return x + self.project_out(mixed * F.silu(gate))
 
-    def _forward_compiled(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """`forward` without gradients on the CPU: what lies between the products is one pass each."""
-        projected = self.project_in(normed_rows(x.contiguous(), self.norm.weight, self.norm.eps))
-        if mask is not None:
-            projected[..., : x.shape[-1]] *= mask.unsqueeze(-1)
-        mixed = gated_rows(projected, self.taps, self.lead)
-        flat = torch.addmm(x.reshape(-1, x.shape[-1]), mixed.flatten(0, 1), self.project_out.weight.T)
-        return flat.view(x.shape)
+    def prepared(self) -> MaskedPass:
+        """`forward` for many blocks, where `can_be_prepared`; it overwrites `x`, which is contiguous."""
+        norm, gate = prepared_norm(self.norm), prepared_gate(self.taps, self.lead)
+        weight_in, weight_out, dim = self.project_in.weight.T, self.project_out.weight.T, len(self.taps)
+
+        def run(x: Tensor, mask: Tensor | None = None) -> Tensor:
+            projected = torch.mm(norm(x).view(-1, dim), weight_in).view(*x.shape[:2], 2 * dim)
+            if mask is not None:
+                projected[..., :dim] *= mask.unsqueeze(-1)
+            x.view(-1, dim).addmm_(gate(projected).view(-1, dim), weight_out)
+            return x
+
+        return run
 
     def stream(self, x: Tensor, state: PastInputs | None = None) -> tuple[Tensor, PastInputs]:
         """A stream's next piece, `(batch, n, dim)`; the state is the last `num_taps - 1` inputs of the taps.
@@ -78,14 +88,32 @@ class GatedConvStack(nn.Module):
         """`(batch, length, dim)` to the same; `mask` `(batch, length)` is False in padding."""
         if torch.is_grad_enabled():
             return self.run_whole(x, mask)
-        before, after = self.reach
-        return in_blocks(self.run_whole, x, mask, size=BLOCK_BYTES, before=before, after=after)
+        run, (before, after) = self.prepared(x), self.reach
+
+        def on_copy(part: Tensor, seen: Tensor | None) -> Tensor:
+            return run(part.clone(), seen)
+
+        return in_blocks(on_copy, x, mask, size=BLOCK_BYTES, before=before, after=after)
 
     def run_whole(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`forward` in one piece."""
         for layer in self.layers:
             x = layer(x, mask)
         return x
+
+    def prepared(self, like: Tensor) -> MaskedPass:
+        """`run_whole` for many blocks of the dtype and device of `like`; it may overwrite them."""
+        if not all(can_be_prepared(layer, like) for layer in self.layers):
+            return self.run_whole
+        layers = [layer.prepared() for layer in self.layers]
+
+        def run(x: Tensor, mask: Tensor | None = None) -> Tensor:
+            x = x.contiguous()
+            for layer in layers:
+                x = layer(x, mask)
+            return x
+
+        return run
 
     def stream(self, x: Tensor, state: StreamStates | None = None) -> tuple[Tensor, StreamStates]:
         """A stream's next piece, `(batch, n, dim)`; the state holds one per layer.
@@ -94,3 +122,8 @@ class GatedConvStack(nn.Module):
             ConfigError: The layers look ahead, or `x` or the state has another shape.
         """
         return stream_through(self.layers, x, state)
+
+
+def can_be_prepared(layer: GatedConv, x: Tensor) -> bool:
+    """Whether compiled passes may stand for the layer: no gradient, float32 on the CPU."""
+    return not torch.is_grad_enabled() and x.dtype is torch.float32 and compiled_loops_read(x, layer.taps)

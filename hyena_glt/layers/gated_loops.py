@@ -1,4 +1,4 @@
-"""What lies between the products of a gated convolution, compiled: one pass for the norm, one for taps and gate."""
+"""What lies between the products of a gated convolution, compiled: taps and gate in one pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
@@ -14,45 +13,26 @@ from hyena_glt.ops.shifted_sum import own_array
 from hyena_glt.ops.single_exp import LARGEST, ONE, exp_single
 
 
-def normed_rows(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Layer norm without bias of contiguous float32 `(..., dim)` on the CPU."""
-    y = torch.empty_like(x)
-    norm_rows(y.view(-1, x.shape[-1]).numpy(), x.view(-1, x.shape[-1]).numpy(), own_array(weight), np.float32(epsilon))
-    return y
-
-
-def gated_rows(projected: Tensor, taps: Tensor, lead: int) -> Tensor:
-    """`conv(signal) * silu(gate)`, float32 `(batch, length, dim)` on the CPU.
+def prepared_gate(taps: Tensor, lead: int) -> Callable[[Tensor], Tensor]:
+    """`conv(signal) * silu(gate)` in float32 on the CPU, for many blocks of one forward.
 
     Args:
-        projected: `(batch, length, 2 * dim)` contiguous, signal and gate.
         taps: `(dim, taps)`.
         lead: Taps that look ahead.
+
+    Returns:
+        From `(batch, length, 2 * dim)` contiguous, signal and gate, to `(batch, length, dim)`.
     """
-    batch, length, width = projected.shape
-    y = projected.new_empty(batch, length, width // 2)
     oldest_first = own_array(taps.flip(-1).T)
-    gate_loop(len(oldest_first))(y.numpy(), projected.unflatten(-1, (2, -1)).numpy(), oldest_first, lead)
-    return y
+    loop = gate_loop(len(oldest_first))
 
+    def gated(projected: Tensor) -> Tensor:
+        batch, length, width = projected.shape
+        y = projected.new_empty(batch, length, width // 2)
+        loop(y.numpy(), projected.view(batch, length, 2, width // 2).numpy(), oldest_first, lead)
+        return y
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def norm_rows(y, x, weight, epsilon):
-    """Layer norm of the rows of `x` `(rows, dim)` into `y`."""
-    rows, dim = x.shape
-    for t in range(rows):
-        row, result = x[t], y[t]
-        first, total, squares = row[0], np.float32(0), np.float32(0)
-        for c in range(row.size):
-            d = row[c] - first  # the variance of what is far from 0 as a whole keeps its digits
-            total += d
-            squares += d * d
-        mean = total / np.float32(dim)
-        variance = max(squares / np.float32(dim) - mean * mean, np.float32(0))
-        scale = ONE / np.sqrt(variance + epsilon)
-        center = first + mean
-        for c in range(row.size):
-            result[c] = (row[c] - center) * scale * weight[c]
+    return gated
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

@@ -70,11 +70,10 @@ class CrossAttentionPositionBridge(nn.Module):
     ) -> Reader:
         """What adds to a part of the bytes their offsets and what they read, without gradients on the CPU."""
         first = self.first_patch(info, known_starts, next_starts_patch)
-        read, rows = self.attention.reader(states, first, info.patch_mask.sum(1)), self.offsets.bucket(info.offsets)
+        add, rows = self.attention.reader(states, first, info.patch_mask.sum(1)), self.offsets.bucket(info.offsets)
 
         def bridge(x: Tensor, row: int, part: slice) -> Tensor:
-            x = x + self.offsets.table(rows[row, part])
-            return x + read(x, row, part)
+            return add(self.offsets.table(rows[row, part]).add_(x), row, part)
 
         return bridge
 

@@ -53,6 +53,7 @@ def decode_in_blocks(
     """
     batch, length, _ = encoded.shape
     read = bridge.reader(states, info, patched.known_starts, patched.next_starts_patch)
+    decode, write = decoder.prepared(encoded), head.writer()
     before, after = decoder.reach
     step = max(BLOCK_BYTES, LEAST_SHARE * (before + after))
     decoded, logits = empty_large(encoded, *encoded.shape), empty_large(encoded, batch, length, head.num_ids)
@@ -62,7 +63,7 @@ def decode_in_blocks(
             seen = slice(max(start - before, 0), min(stop + after, length))
             bridged = read(encoded[row, seen], row, seen).unsqueeze(0)
             shown = None if mask is None else mask[row : row + 1, seen]
-            block = decoder.run_whole(bridged, shown)[0, start - seen.start : stop - seen.start]
+            block = decode(bridged, shown)[0, start - seen.start : stop - seen.start]
             decoded[row, start:stop] = block if mask is None else block * mask[row, start:stop].unsqueeze(-1)
-            head.write(logits[row, start:stop], decoded[row, start:stop])
+            write(logits[row, start:stop], decoded[row, start:stop])
     return decoded, logits

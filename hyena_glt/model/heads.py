@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyena_glt.layers.norm_loops import norm_writer
 from hyena_glt.tokens.byte_tokenizer import PAD_ID
 
 
@@ -31,9 +34,17 @@ class ByteHead(nn.Module):
         """Width of the logits."""
         return self.project.out_features
 
-    def write(self, logits: Tensor, x: Tensor) -> None:
-        """`forward` of `(n, dim)` without gradients, into `(n, vocab)`."""
-        torch.addmm(self.project.bias, self.norm(x), self.project.weight.T, out=logits)
+    def writer(self) -> Callable[[Tensor, Tensor], None]:
+        """`forward` for many blocks on the CPU without gradients: into `(n, vocab)` from contiguous `(n, dim)`."""
+        norm = norm_writer(self.norm)
+        weight = torch.cat([self.project.weight, self.project.bias.unsqueeze(-1)], dim=-1).T
+
+        def write(logits: Tensor, x: Tensor) -> None:
+            normed = x.new_ones(len(x), len(weight))  # the last stays 1 and meets the bias
+            norm(normed, x)
+            torch.mm(normed, weight, out=logits)
+
+        return write
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

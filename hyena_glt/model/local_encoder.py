@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.layers.feed_forward import in_blocks
 from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
+from hyena_glt.layers.norm_loops import prepared_norm
 from hyena_glt.model.byte_embedding import ByteEmbedding
 from hyena_glt.ops.segments import segment_softmax, segment_sum, softmax_pool_runs
 from hyena_glt.ops.shifted_sum import compiled_loops_read
@@ -37,12 +38,17 @@ class LocalEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, local)` from `(batch, length)` int64 ids; `mask` is False in padding."""
         if torch.is_grad_enabled():
-            return self._block(ids, mask)
+            return self.convolutions.run_whole(self.embedding(ids), mask)
         before, after = self.convolutions.reach
-        return in_blocks(self._block, ids, mask, size=BLOCK_BYTES, before=before + self.context, after=after)
-
-    def _block(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        return self.convolutions.run_whole(self.embedding(ids), mask)
+        run = self.convolutions.prepared(self.embedding.table)
+        return in_blocks(
+            lambda part, seen: run(self.embedding(part), seen),
+            ids,
+            mask,
+            size=BLOCK_BYTES,
+            before=before + self.context,
+            after=after,
+        )
 
     def stream(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """The next tokens of a sequence: `(batch, n, local)` from `(batch, n)` ids, and the state; causal only."""
@@ -90,10 +96,11 @@ class PatchPooling(nn.Module):
     def pool_compiled(self, x: Tensor, info: PositionInfo) -> Tensor:
         """`forward` without gradients on the CPU: whole patches in blocks, values projected once per patch."""
         pooled = x.new_zeros(*info.patch_lengths.shape, self.project_out.out_features)
+        norm = prepared_norm(self.norm)
         value = self.to_value.weight.unflatten(0, (self.num_heads, -1)).transpose(1, 2)  # (heads, local, share)
         for row, patches, tokens in patch_blocks(info.patch_lengths, BLOCK_TOKENS):
             part = slice_positions(info, row, patches, tokens)
-            states = self.norm(x[row : row + 1, tokens] + self.positions(part))[0].contiguous()
+            states = norm(self.positions(part).add_(x[row : row + 1, tokens]))[0]
             lengths = part.patch_lengths[0]
             sums = x.new_empty(len(lengths), self.num_heads, x.shape[-1])
             scores = self.to_score(states)
