@@ -87,7 +87,8 @@ class WindowedCrossAttention(nn.Module):
         heads = (self.num_heads, self.slot_keys.shape[1] // self.num_heads)
         score, blend, _ = compiled_loops(heads[1], self.num_slots)
         slots, null = own_array(self.slot_keys.view(-1, *heads)), own_array(self.null_key_value.view(2, *heads))
-        norm, weight_in, weight_out = prepared_norm(self.norm), self.to_query.weight.T, self.project_out.weight.T
+        weight_in, weight_out = (layer.weight.T.contiguous() for layer in (self.to_query, self.project_out))
+        norm = prepared_norm(self.norm)
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
         counts, starts = num_states.tolist(), first.contiguous().numpy()
 

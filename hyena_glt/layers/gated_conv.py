@@ -50,7 +50,8 @@ class GatedConv(nn.Module):
     def prepared(self) -> MaskedPass:
         """`forward` for many blocks, where `can_be_prepared`; it overwrites `x`, which is contiguous."""
         norm, gate = prepared_norm(self.norm), prepared_gate(self.taps, self.lead)
-        weight_in, weight_out, dim = self.project_in.weight.T, self.project_out.weight.T, len(self.taps)
+        weight_in, weight_out = (layer.weight.T.contiguous() for layer in (self.project_in, self.project_out))
+        dim = len(self.taps)
 
         def run(x: Tensor, mask: Tensor | None = None) -> Tensor:
             projected = torch.mm(norm(x).view(-1, dim), weight_in).view(*x.shape[:2], 2 * dim)
@@ -103,9 +104,10 @@ class GatedConvStack(nn.Module):
 
     def prepared(self, like: Tensor) -> MaskedPass:
         """`run_whole` for many blocks of the dtype and device of `like`; it may overwrite them."""
-        if not all(can_be_prepared(layer, like) for layer in self.layers):
+        gated = [layer for layer in self.layers if isinstance(layer, GatedConv) and can_be_prepared(layer, like)]
+        if len(gated) < len(self.layers):
             return self.run_whole
-        layers = [layer.prepared() for layer in self.layers]
+        layers = [layer.prepared() for layer in gated]
 
         def run(x: Tensor, mask: Tensor | None = None) -> Tensor:
             x = x.contiguous()

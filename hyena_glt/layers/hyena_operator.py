@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from hyena_glt.errors import ConfigError
 from hyena_glt.layers.lag_filter import check_streamable, prepared_blocks
+from hyena_glt.layers.operator_loops import gated_input, gated_output
+from hyena_glt.ops.allocation import empty_large
 from hyena_glt.ops.fftconv import PreparedFilter
-from hyena_glt.ops.shifted_sum import short_conv
+from hyena_glt.ops.shifted_sum import compiled_loops_read, short_conv
 from hyena_glt.ops.stream_state import PastInputs, StreamState, check_piece
 from hyena_glt.ops.streaming import stream_short_conv
 
@@ -81,6 +83,8 @@ class HyenaOperator(nn.Module):
         size = channels_per_block(batch, length)
         dtype = torch.promote_types(projected.dtype, self.short_taps.dtype)
         filters = prepared_blocks(self.past, self.future, channels=hidden, length=length, size=size, dtype=dtype)
+        if not torch.is_grad_enabled() and dtype is torch.float32 and compiled_loops_read(projected, self.bypass):
+            return self._mix_compiled(projected, filters, size, seen)
         parts = (
             projected.split(size, dim=2),
             self.short_taps.unflatten(0, (3, -1)).split(size, dim=1),
@@ -89,14 +93,33 @@ class HyenaOperator(nn.Module):
         )
         return torch.cat([self._mix_block(*part, seen) for part in zip(*parts, strict=True)], dim=1)
 
+    def _mix_compiled(
+        self, projected: Tensor, filters: Iterable[PreparedFilter], size: int, seen: Tensor | None
+    ) -> Tensor:
+        """`mix` without gradients on the CPU: all that lies around the long convolution is two passes."""
+        batch, _, hidden, length = projected.shape
+        lead, short = self._short_lead, self.short_taps.unflatten(0, (3, -1))
+        mixed = empty_large(projected, batch, hidden, length)
+        for start, conv in zip(range(0, hidden, size), filters, strict=True):
+            channels = slice(start, min(start + size, hidden))
+            gated = gated_input(projected, short, lead, channels)
+            if seen is not None:
+                gated *= seen
+            mixed[:, channels] = gated_output(conv(gated), gated, self.bypass, projected, short, lead, channels)
+        return mixed
+
     def _mix_block(
         self, projected: Tensor, short: Tensor, conv: PreparedFilter, bypass: Tensor, seen: Tensor | None
     ) -> Tensor:
-        short_lead = 0 if self.future is None else PROJECTION_TAPS // 2
         filtered = zip(projected.unbind(1), short.unbind(0), strict=True)
-        query, key, value = (short_conv(signal, weight, lead=short_lead) for signal, weight in filtered)
+        query, key, value = (short_conv(signal, weight, lead=self._short_lead) for signal, weight in filtered)
         gated = key * value if seen is None else key * value * seen
         return query * (conv(gated) + bypass.unsqueeze(-1) * gated)
+
+    @property
+    def _short_lead(self) -> int:
+        """Taps of the short filters that look ahead."""
+        return 0 if self.future is None else PROJECTION_TAPS // 2
 
     def stream(self, x: Tensor, state: OperatorState | None = None) -> tuple[Tensor, OperatorState | None]:
         """Mix a stream's next piece; all pieces together equal `forward` of the whole.

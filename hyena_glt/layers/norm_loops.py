@@ -30,10 +30,15 @@ def prepared_norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
 
 def norm_writer(norm: nn.LayerNorm) -> Callable[[Tensor, Tensor], None]:
     """The same, into the first columns of `(rows, dim or more)` from `(rows, dim)`."""
-    if norm.weight.dtype is not torch.float32:
-        return lambda y, x: y[:, : x.shape[1]].copy_(norm(x))
     weight, epsilon = own_array(norm.weight), np.float32(norm.eps)
-    return lambda y, x: norm_rows(y.numpy(), x.numpy(), weight, epsilon)
+
+    def write(y: Tensor, x: Tensor) -> None:
+        if norm.weight.dtype is torch.float32:
+            norm_rows(y.numpy(), x.numpy(), weight, epsilon)
+        else:
+            y[:, : x.shape[1]] = norm(x)
+
+    return write
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})

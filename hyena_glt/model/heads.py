@@ -37,7 +37,7 @@ class ByteHead(nn.Module):
     def writer(self) -> Callable[[Tensor, Tensor], None]:
         """`forward` for many blocks on the CPU without gradients: into `(n, vocab)` from contiguous `(n, dim)`."""
         norm = norm_writer(self.norm)
-        weight = torch.cat([self.project.weight, self.project.bias.unsqueeze(-1)], dim=-1).T
+        weight = torch.cat([self.project.weight, self.project.bias.unsqueeze(-1)], dim=-1).T.contiguous()
 
         def write(logits: Tensor, x: Tensor) -> None:
             normed = x.new_ones(len(x), len(weight))  # the last stays 1 and meets the bias

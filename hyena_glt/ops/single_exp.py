@@ -40,4 +40,5 @@ def exp_single(d):
     n = np.floor(d * LOG2_E + HALF)
     r = d - n * LN2_HIGH - n * LN2_LOW
     tail = ((((C5 * r + C4) * r + C3) * r + C2) * r + C1) * r + C0
-    return (tail * r * r + r + ONE) * as_float((np.int32(n) + EXPONENT_BIAS) << MANTISSA_BITS)
+    power: Any = as_float((np.int32(n) + EXPONENT_BIAS) << MANTISSA_BITS)  # type: ignore[call-arg]  # numba adds one
+    return (tail * r * r + r + ONE) * power

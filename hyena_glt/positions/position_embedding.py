@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyena_glt.ops.shifted_sum import compiled_loops_read
+from hyena_glt.positions.feature_loops import fill_features
 from hyena_glt.positions.position_info import PositionInfo
 
 GENOMIC_PERIODS = (Fraction(3), Fraction(21, 2), Fraction(21), Fraction(147))
@@ -75,6 +77,17 @@ class SegmentAwarePositionalEncoding(nn.Module):
     def features(self, info: PositionInfo) -> Tensor:
         """What is mixed: waves, log2 of the patch length, relative position; `(batch, length, features)`."""
         positions = info.global_positions
+        if compiled_loops_read(info.relative_positions, self.genomic_waves):
+            features = info.relative_positions.new_empty(*positions.shape, self.mix.in_features)
+            fill_features(
+                features.flatten(0, 1).numpy(),
+                positions.reshape(-1).numpy(),
+                info.token_patch_lengths.reshape(-1).numpy(),
+                info.relative_positions.reshape(-1).numpy(),
+                self.genomic_waves.numpy(),
+                self.scales.numpy(),
+            )
+            return features
         reduced = positions.unsqueeze(-1) & (self.scales - 1)  # modulo a power of 4, exact at any position
         log_length = (info.token_patch_lengths + 1).float().log2() / 8
         within = torch.stack([log_length, info.relative_positions], dim=-1)
