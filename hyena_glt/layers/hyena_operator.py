@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyena_glt.errors import ConfigError
-from hyena_glt.layers.lag_filter import check_streamable, prepared_blocks
+from hyena_glt.layers.lag_filter import PreparedConv, check_streamable, prepared_blocks
 from hyena_glt.layers.operator_loops import gated_input, gated_output
 from hyena_glt.ops.allocation import empty_large
-from hyena_glt.ops.fftconv import PreparedFilter
 from hyena_glt.ops.shifted_sum import compiled_loops_read, short_conv
 from hyena_glt.ops.stream_state import PastInputs, StreamState, check_piece
 from hyena_glt.ops.streaming import stream_short_conv
@@ -94,7 +93,7 @@ class HyenaOperator(nn.Module):
         return torch.cat([self._mix_block(*part, seen) for part in zip(*parts, strict=True)], dim=1)
 
     def _mix_compiled(
-        self, projected: Tensor, filters: Iterable[PreparedFilter], size: int, seen: Tensor | None
+        self, projected: Tensor, filters: Iterable[PreparedConv], size: int, seen: Tensor | None
     ) -> Tensor:
         """`mix` without gradients on the CPU: all that lies around the long convolution is two passes."""
         batch, _, hidden, length = projected.shape
@@ -109,7 +108,7 @@ class HyenaOperator(nn.Module):
         return mixed
 
     def _mix_block(
-        self, projected: Tensor, short: Tensor, conv: PreparedFilter, bypass: Tensor, seen: Tensor | None
+        self, projected: Tensor, short: Tensor, conv: PreparedConv, bypass: Tensor, seen: Tensor | None
     ) -> Tensor:
         filtered = zip(projected.unbind(1), short.unbind(0), strict=True)
         query, key, value = (short_conv(signal, weight, lead=self._short_lead) for signal, weight in filtered)

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from hyena_glt.errors import ConfigError
+from hyena_glt.ops.exponential_conv import ExponentialConv
 from hyena_glt.ops.fftconv import PreparedFilter, fft_size, prepare_filter
 from hyena_glt.ops.stream_state import StreamState
 from hyena_glt.ops.streaming import conv_end, extend, kept_values
 from hyena_glt.ops.weight_cache import WEIGHT_CACHE
+
+PreparedConv = PreparedFilter | ExponentialConv
 
 
 class LagFilter(nn.Module, ABC):
@@ -34,6 +37,11 @@ class LagFilter(nn.Module, ABC):
     @abstractmethod
     def blocks(self, length: int, size: int) -> Iterator[Tensor]:
         """The filter, `size` channels at a time; no tensor of all channels and all lags is made."""
+
+    def prepared(self, length: int, size: int, dtype: torch.dtype) -> Iterator[PreparedConv]:
+        """The causal convolution with the filter, ready for signals of one length, `size` channels at a time."""
+        for taps in self.blocks(length, size):
+            yield prepare_filter(taps, length, 0, dtype)
 
     def reach(self) -> int | None:
         """Lags after which the filter is 0, or below 1e-8 of its window; None: it has no end."""
@@ -103,14 +111,17 @@ def two_sided_blocks(past: nn.Module, future: nn.Module | None, length: int, siz
 
 def prepared_blocks(
     past: nn.Module, future: nn.Module | None, *, channels: int, length: int, size: int, dtype: torch.dtype
-) -> Iterator[PreparedFilter] | Sequence[PreparedFilter]:
+) -> Iterator[PreparedConv] | Sequence[PreparedConv]:
     """The filter ready for signals of one length, `size` channels at a time.
 
     All blocks are kept for the next call while gradients are off, the weights stay as they are and the cache has
     room; otherwise each block is made when its turn comes.
     """
 
-    def made() -> Iterator[PreparedFilter]:
+    def made() -> Iterator[PreparedConv]:
+        if future is None and isinstance(past, LagFilter):
+            yield from past.prepared(length, size, dtype)
+            return
         for taps, lead in two_sided_blocks(past, future, length, size):
             yield prepare_filter(taps, length, lead, dtype)
 
@@ -120,7 +131,9 @@ def prepared_blocks(
     if not weights or not WEIGHT_CACHE.accepts(weights, most):
         return made()
     kind = ("prepared", length, size, dtype, *described(past), *described(future))
-    return WEIGHT_CACHE.get(kind, weights, lambda: list(made()), lambda blocks: [block.values for block in blocks])
+    return WEIGHT_CACHE.get(
+        kind, weights, lambda: list(made()), lambda blocks: [t for conv in blocks for t in conv.tensors]
+    )
 
 
 def check_streamable(taps: nn.Module) -> LagFilter:

@@ -96,6 +96,11 @@ class PreparedFilter:
     taps: int
     size: int  # of the FFT; 0 where there is none
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What is kept."""
+        return [self.values]
+
     def __call__(self, u: Tensor) -> Tensor:
         """`two_sided_conv` of `(batch, channels, length)`, of the length it was prepared for."""
         precise = torch.promote_types(u.dtype, torch.float32)

@@ -25,7 +25,6 @@ from hyena_glt.ops.stream_state import History, PastInputs
 
 DOT_STEPS = 12  # beyond, one FFT of the history is faster (256 to 32,768 values, one AVX-512 core)
 DOT_ELEMENTS = 1 << 18
-LAG_BLOCK = 128
 FEW_TAPS = 4  # up to here adding tap by tap is faster than one product and one sum
 
 
@@ -170,24 +169,3 @@ def step_exponentials(u: Tensor, decays: Tensor, weights: Tensor, sums: Tensor) 
     """
     sums = sums * decays + u
     return (sums * weights).sum(-1, keepdim=True), sums
-
-
-def carried_in(coarse: Tensor, fine: Tensor, sums: Tensor, n: int) -> Tensor:
-    """What sums contribute to the `n` steps after them: `(batch, channels, n)`.
-
-    Args:
-        coarse: `(channels, exponentials, blocks)`, exp(-rate * 128 a).
-        fine: `(channels, exponentials, 128)`, exp(-rate * b).
-        sums: `(batch, channels, exponentials)`, already weighted and decayed to the first of the steps.
-        n: Steps, at most 128 * blocks.
-    """
-    weighted = sums.unsqueeze(-1) * coarse  # (batch, channels, exponentials, blocks)
-    return (weighted.transpose(-1, -2) @ fine).flatten(-2)[..., :n]
-
-
-def carried_out(coarse: Tensor, fine: Tensor, u: Tensor) -> Tensor:
-    """The sums of a piece at its last step, `(batch, channels, exponentials)`: exp(-rate * age) summed over inputs."""
-    ages = u.flip(-1)  # age 0 first
-    blocks = coarse.shape[-1]
-    framed = F.pad(ages, (0, blocks * LAG_BLOCK - u.shape[-1])).unflatten(-1, (blocks, LAG_BLOCK))
-    return ((fine @ framed.transpose(-1, -2)) * coarse).sum(-1)
