@@ -2,7 +2,7 @@
 
     python benchmarks/patching_pays.py GENOME.fa.gz [...] --measure     # seconds per update, on an idle machine
     python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
-        [--folder runs/patching_pays] [--window 4096] [--batch-size 4] [--json out.json] [--plot out.png]
+        [--local-layers 1] [--folder runs/patching_pays] [--window 4096] [--batch-size 4] [--json out.json] [--plot out.png]
 
 Each setting and seed is one `hyena-glt pretrain` of the same net (preset `tiny`, one thread) on the same windows. A
 setting gets as many updates as `--seconds` allow at the rate that `--measure` found, all settings in turn on an idle
@@ -94,6 +94,9 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0, help="of training, for each run")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument(
+        "--local-layers", type=int, default=1, help="of the net, before the pooling and after the bridge"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/patching_pays"))
     parser.add_argument("--window", type=int, default=4096)
     parser.add_argument("--batch-size", type=int, default=4)
@@ -107,8 +110,9 @@ def parsed_options() -> argparse.Namespace:
 def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -> dict[str, Any]:
     """What a run does; all settings share everything but the patches and the number of updates."""
     every = max(updates // EVALUATIONS, 1)
+    local = dict.fromkeys(("num_local_encoder_layers", "num_local_decoder_layers"), options.local_layers)
     return {
-        "model": {"preset": "tiny", "genomic_vocab_size": 4},
+        "model": {"preset": "tiny", "genomic_vocab_size": 4, **local},
         "data": {"window": options.window, "held_out_share": options.held_out_share, "block": 65_536, "gap": 8192},
         "patching": SETTINGS[name],
         "optimizer": {"lr": options.learning_rate},

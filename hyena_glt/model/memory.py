@@ -27,6 +27,7 @@ HEAP_SLACK = 0.8  # of the smaller blocks, what the heap holds beside them (meas
 FIXED = 75 << 20  # bytes that the first forward of a process loads: compiled loops, code and buffers of the libraries
 FEED_FORWARD_BLOCK = 1024  # positions, as in layers.feed_forward
 BLOCKS = 3 << 20  # bytes of the blocks that the operator works in
+LOCAL_BLOCKS = 16 << 20  # of those that encoder, pooling, bridge and decoder work in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +59,7 @@ class Sizes:
     logits: int  # (batch, length, vocab)
     window: int  # (batch, num_patches, slots, 2 * local), keys and values that bytes read
     index: int  # (batch, length) int64
-    features: int  # (batch, length, position features)
     feed_forward: int  # (batch, block, inner)
-    scores: int  # (batch, length, pooling heads)
 
     @classmethod
     def of(cls, config: HyenaGLTConfig, length: int, batch: int, num_patches: int) -> Sizes:
@@ -72,9 +71,7 @@ class Sizes:
             logits=tokens * config.vocab_size * FLOAT,
             window=patches * config.bridge_num_patches * 2 * local * FLOAT,
             index=tokens * 8,
-            features=tokens * (2 * config.position_scales + 10) * FLOAT,
             feed_forward=batch * min(num_patches, FEED_FORWARD_BLOCK) * config.feed_forward_size * FLOAT,
-            scores=tokens * config.pooling_heads * FLOAT,
         )
 
 
@@ -83,9 +80,9 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Peak memory of `net(tokens, patch_lengths)`, or of one training step with AdamW.
 
-    For a forward in float32 on a CPU with glibc and patches of 16 bases, within 20 % of the measured growth of the
-    resident memory (`small` and `base` at 8k, 32k and 131k bases). Byte mode is overestimated by up to 40 %; the
-    training estimate counts tensors the same way and is rougher.
+    For a forward in float32 on a CPU with glibc within 20 % of the measured growth of the resident memory (`tiny`,
+    `small` and `base` at 8k, 32k and 131k bases, patches of 16 bases and byte mode). The training estimate counts
+    tensors the same way and is rougher.
 
     Args:
         net: Any net; nothing is run.
@@ -108,11 +105,12 @@ def estimate_memory(
         kept = {"gradients": weights, "moments": 2 * weights}
         activations = sum(alive.values())
         parts = {**alive, "backward": activations + 2 * sizes.logits + 2 * weights, "optimizer": 3 * weights}
-        slack = HEAP_SLACK * _in_heap({"states": activations}, sizes) / 4  # most of it is alive to the end
+        in_heap = activations if sizes.byte_state < MAPPED else _in_heap(sizes)
+        slack = HEAP_SLACK * in_heap / 4  # most of it is alive to the end
         return MemoryEstimate(parts=parts, kept=kept, overhead_bytes=FIXED + int(slack), weights_bytes=weights)
     filters = cached_filter_bytes(net.config, num_patches)
     parts, kept = _forward_parts(sizes, filters)
-    overhead = FIXED + int(HEAP_SLACK * _in_heap(parts, sizes))
+    overhead = FIXED + int(HEAP_SLACK * _in_heap(sizes))
     return MemoryEstimate(parts=parts, kept=kept, overhead_bytes=overhead, weights_bytes=weights)
 
 
@@ -136,18 +134,16 @@ def _forward_parts(sizes: Sizes, filters: int) -> tuple[dict[str, int], dict[str
     """Bytes alive while each step needs most, and what stays to the end."""
     state, patch = sizes.byte_state, sizes.patch_state
     positions = 3 * sizes.index + sizes.index // 2
-    operator = 8 * patch + BLOCKS
+    operator = 6 * patch + BLOCKS
     feed_forward = 4 * patch + 4 * sizes.feed_forward
-    kept = {"positions": positions, "states": 3 * state + patch, "filters": filters, "logits": sizes.logits}
+    kept = {"positions": positions, "states": 2 * state + patch, "filters": filters, "logits": sizes.logits}
     before = positions + state  # the encoder's states are alive from the pooling to the end
     after = before + patch + filters  # from the trunk to the end
     parts = {
-        "encoder": positions + 7 * state,
-        "pooling": before + max(5 * state + 5 * sizes.scores, 3 * sizes.features + 2 * state),
+        "encoder": positions + state + LOCAL_BLOCKS,
+        "pooling": before + patch + LOCAL_BLOCKS,
         "trunk": before + patch + filters + max(operator, feed_forward),
-        "bridge": after + 5 * state + 2 * sizes.index + sizes.window + BLOCKS,
-        "decoder": after + 7 * state,
-        "head": after + 3 * state + sizes.logits,
+        "bytes": after + state + sizes.logits + 2 * sizes.index + sizes.window + LOCAL_BLOCKS,
     }
     return parts, kept
 
@@ -166,10 +162,11 @@ def _training_parts(config: HyenaGLTConfig, sizes: Sizes) -> dict[str, int]:
     }
 
 
-def _in_heap(parts: Mapping[str, int], sizes: Sizes) -> int:
-    """Bytes of the fullest step in blocks that the C library keeps: all of them, or those below its limit."""
-    if sizes.byte_state < MAPPED:
-        return max(parts.values())
-    patches = 9 * sizes.patch_state if sizes.patch_state < MAPPED else 0
-    features = 3 * sizes.features if sizes.features < MAPPED else 0
-    return max(patches, features)
+def _in_heap(sizes: Sizes) -> int:
+    """Bytes of a forward's tensors in blocks that the C library keeps: those below its limit."""
+    blocks = (
+        (2 * sizes.byte_state, sizes.byte_state),
+        (sizes.logits, sizes.logits),
+        (6 * sizes.patch_state, sizes.patch_state),
+    )
+    return sum(total for total, one in blocks if one < MAPPED)
