@@ -94,9 +94,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0, help="of training, for each run")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument(
-        "--local-layers", type=int, default=1, help="of the net, before the pooling and after the bridge"
-    )
+    parser.add_argument("--local-layers", type=int, default=1, help="of the net, on each side of the trunk")
     parser.add_argument("--folder", type=Path, default=Path("runs/patching_pays"))
     parser.add_argument("--window", type=int, default=4096)
     parser.add_argument("--batch-size", type=int, default=4)
