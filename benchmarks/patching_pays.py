@@ -2,7 +2,8 @@
 
     python benchmarks/patching_pays.py GENOME.fa.gz [...] --measure     # seconds per update, on an idle machine
     python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
-        [--local-layers 1] [--folder runs/patching_pays] [--window 4096] [--batch-size 4] [--json out.json] [--plot out.png]
+        [--local-layers 1] [--folder runs/patching_pays] [--window 4096] [--batch-size 4] [--json out.json]
+        [--plot out.png]
 
 Each setting and seed is one `hyena-glt pretrain` of the same net (preset `tiny`, one thread) on the same windows. A
 setting gets as many updates as `--seconds` allow at the rate that `--measure` found, all settings in turn on an idle
