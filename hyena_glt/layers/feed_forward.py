@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hyena_glt.ops.allocation import empty_large
 
 BLOCK_POSITIONS = 1024
+DEVICE_BLOCKS = 64  # times as long elsewhere, where a block only bounds the memory
 LEAST_SHARE = 16  # a block is so many times as long as what is computed again for it
 
 
@@ -50,14 +51,14 @@ def in_blocks(
     before: int = 0,
     after: int = 0,
 ) -> Tensor:
-    """`run(x, mask)`, a block of positions at a time so that what lies between its steps stays in the cache.
+    """`run(x, mask)`, a block of positions at a time so that what lies between its steps stays in the CPU's cache.
 
     Args:
         run: From `(batch, n, ...)` and a mask `(batch, n)` or None to `(batch, n, dim)`, position by position but for
             the neighbours that a position sees.
         x: `(batch, length, ...)`.
         mask: `(batch, length)` or None, cut as `x` is.
-        size: Positions of a block, all rows together.
+        size: Positions of a block on the CPU, all rows together.
         before: Positions to the left that one sees; they are computed again with each block.
         after: Positions to the right that one sees.
 
@@ -65,6 +66,7 @@ def in_blocks(
         `(batch, length, dim)`.
     """
     batch, length = x.shape[:2]
+    size = size if x.is_cpu else DEVICE_BLOCKS * size
     step = max(size // max(batch, 1), 1 + LEAST_SHARE * (before + after))
     if length <= step:
         return run(x, mask)

@@ -13,7 +13,7 @@ from hyena_glt.layers.feed_forward import LEAST_SHARE
 from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
 from hyena_glt.model.bridge import CrossAttentionPositionBridge
 from hyena_glt.model.heads import ByteHead
-from hyena_glt.model.inputs import PatchedTokens
+from hyena_glt.model.inputs import PatchedTokens, zero_padding
 from hyena_glt.ops.allocation import empty_large
 from hyena_glt.ops.shifted_sum import compiled_loops_read
 from hyena_glt.positions.position_info import PositionInfo
@@ -64,6 +64,6 @@ def decode_in_blocks(
             bridged = read(encoded[row, seen], row, seen).unsqueeze(0)
             shown = None if mask is None else mask[row : row + 1, seen]
             block = decode(bridged, shown)[0, start - seen.start : stop - seen.start]
-            decoded[row, start:stop] = block if mask is None else block * mask[row, start:stop].unsqueeze(-1)
+            decoded[row, start:stop] = zero_padding(block, None if mask is None else mask[row, start:stop])
             write(logits[row, start:stop], decoded[row, start:stop])
     return decoded, logits

@@ -71,7 +71,8 @@ def test_outputs_that_change_with_padding_are_found(make_net, entropy_patcher, s
 
 def test_padding_that_is_not_zero_is_found(make_net, sequence, monkeypatch):
     net = make_net()
-    monkeypatch.setattr("hyena_glt.model.hyena_glt.zero_padding", lambda x, mask: x)
+    for module in ("hyena_glt", "byte_blocks"):
+        monkeypatch.setattr(f"hyena_glt.model.{module}.zero_padding", lambda x, mask: x)
     found = checks(net, Patcher(patching_mode="static", patch_size=4), sequence)["padding_invariance"]
     assert found.passed is False
     assert "not 0" in found.found

@@ -123,7 +123,7 @@ def test_hooks_change_nothing_and_go_away(make_net, entropy_patcher, tokens):
         watch = Watch(Heard())
         with watch.stage("other"), hooked(net, watch):
             during = net(tokens).logits
-        assert torch.equal(before, during)
+        torch.testing.assert_close(during, before, atol=1e-5, rtol=1e-5)  # hooked modules run whole, not in blocks
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
