@@ -72,32 +72,30 @@ class WindowedCrossAttention(nn.Module):
 
     def read_compiled(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
         """`forward` without gradients on the CPU: each token reads its states where they lie, none are gathered."""
-        add, y = self.reader(states, first, num_states), torch.empty_like(x)
+        read, y = self.reader(states, first, num_states), torch.empty_like(x)
         for row, start in product(range(len(x)), range(0, x.shape[1], COMPILED_TOKENS)):
             part = slice(start, start + COMPILED_TOKENS)
-            own = x[row, part].contiguous()
-            y[row, part] = add(own.clone(), row, part) - own
+            y[row, part] = self.project_out(read(x[row, part].contiguous(), row, part))
         return y
 
     def reader(self, states: Tensor, first: Tensor, num_states: Tensor) -> Reader:
-        """What adds to a part of the tokens what they read, in place; without gradients on the CPU.
+        """What gives the mean values that a part of the tokens reads, before the last product.
 
-        The states are projected once for all parts, which are contiguous.
+        Without gradients on the CPU; the states are projected once for all parts, which are contiguous.
         """
         heads = (self.num_heads, self.slot_keys.shape[1] // self.num_heads)
         score, blend, _ = compiled_loops(heads[1], self.num_slots)
         slots, null = own_array(self.slot_keys.view(-1, *heads)), own_array(self.null_key_value.view(2, *heads))
-        weight_in, weight_out = (layer.weight.T.contiguous() for layer in (self.to_query, self.project_out))
-        norm = prepared_norm(self.norm)
+        norm, weight = prepared_norm(self.norm), self.to_query.weight.T.contiguous()
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
         counts, starts = num_states.tolist(), first.contiguous().numpy()
 
         def read(x: Tensor, row: int, part: slice) -> Tensor:
-            query = torch.mm(norm(x), weight_in).view(-1, *heads)
+            query = torch.mm(norm(x), weight).view(-1, *heads)
             weights, mixed = query.new_empty(len(x), heads[0], self.num_slots + 1), torch.empty_like(query)
             score(weights.numpy(), query.numpy(), key_value[row], slots, null, starts[row, part], counts[row])
             blend(mixed.numpy(), weights.exp_().numpy(), key_value[row], null, starts[row, part], counts[row])
-            return x.addmm_(mixed.view_as(x), weight_out)
+            return mixed.view_as(x)
 
         return read
 

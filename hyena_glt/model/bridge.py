@@ -70,10 +70,12 @@ class CrossAttentionPositionBridge(nn.Module):
     ) -> Reader:
         """What adds to a part of the bytes their offsets and what they read, without gradients on the CPU."""
         first = self.first_patch(info, known_starts, next_starts_patch)
-        add, rows = self.attention.reader(states, first, info.patch_mask.sum(1)), self.offsets.bucket(info.offsets)
+        read, rows = self.attention.reader(states, first, info.patch_mask.sum(1)), self.offsets.bucket(info.offsets)
+        weight = self.attention.project_out.weight.T.contiguous()
 
         def bridge(x: Tensor, row: int, part: slice) -> Tensor:
-            return add(self.offsets.table(rows[row, part]).add_(x), row, part)
+            placed = self.offsets.table(rows[row, part]).add_(x)
+            return placed.addmm_(read(placed, row, part), weight)
 
         return bridge
 
