@@ -90,6 +90,7 @@ def content(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in files
         if not (path.parent.parent.name == "checkpoints" and path.name in timed)
+        and "tensorboard" not in path.parts  # times, where the package is installed
     }
     for facts in folder.glob("checkpoints/*/facts.json"):
         untimed = json.loads(facts.read_text())
