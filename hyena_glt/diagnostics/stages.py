@@ -116,8 +116,8 @@ class StageProfile:
 def profile_stages(net: HyenaGLT, patcher: Any | None, batches: Sequence[Tensor]) -> StageProfile:
     """Time every batch by stages; then measure the memory and count the operations of the first.
 
-    A short forward comes before, uncounted. On CUDA the device is waited for at every change of stage, which costs time
-    that a plain forward does not take.
+    A short forward comes before, uncounted. On CUDA the device is waited for at every change of stage, and on a CPU
+    bridge, decoder and logits run whole instead of in blocks: both cost time that a plain forward does not take.
 
     Args:
         net: The net; it runs in evaluation mode and without gradients.
