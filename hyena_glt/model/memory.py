@@ -80,8 +80,8 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Peak memory of `net(tokens, patch_lengths)`, or of one training step with AdamW.
 
-    For a forward in float32 on a CPU with glibc within 20 % of the measured growth of the resident memory (`tiny`,
-    `small` and `base` at 8k, 32k and 131k bases, patches of 16 bases and byte mode). The training estimate counts
+    For a forward in float32 on a CPU with glibc within 20 % of the measured growth of the resident memory (`small`
+    and `base` at 8k, 32k and 131k bases, patches of 16 bases; byte mode at 8k and 32k). The training estimate counts
     tensors the same way and is rougher.
 
     Args:
