@@ -112,8 +112,13 @@ class CrossAttentionPositionBridge(nn.Module):
         known = torch.cat([recent, states], dim=1)
         first = torch.from_numpy(readable + recent.shape[1] - self.num_patches).to(x.device).unsqueeze(0)
         read = self.attention(x, known, first, torch.tensor([known.shape[1]], device=x.device))
+        return x + read, self.carry(known)
+
+    def carry(self, states: Tensor, state: BridgeState | None = None) -> BridgeState:
+        """The state after more patch states `(1, num_patches, hidden)`, without bytes."""
+        known = states if state is None else torch.cat([state.states, states], dim=1)
         last = known[:, max(known.shape[1] - self.num_patches, 0) :].clone()
-        return x + read, BridgeState(last, *self._keys_and_values(last))
+        return BridgeState(last, *self._keys_and_values(last))
 
     def _offset_vectors(self, offsets: Tensor, largest: int) -> Tensor:
         exact = largest < self.offsets.EXACT

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 HASH_PRIME = 2**31 - 1
@@ -65,12 +66,15 @@ def find_rows(rows, ids, sizes, bases, table_size):
                 rows[row, place, 1 + index] = bases[index] + slot
 
 
-def ngram_hash(ids: Sequence[int]) -> int:
-    """The same hash of one n-gram, without tensors."""
-    value = 0
-    for number in ids:
-        value = (number + 2 + value * HASH_FACTOR) % HASH_PRIME
-    return value
+@njit(cache=True, nogil=True, error_model="numpy")
+def embed_last(table, ids, sizes, bases, table_size):
+    """The vector `(dim,)` of the last of some tokens; `ids` `(length,)` reaches as far back as the longest n-gram."""
+    rows = np.empty((1, ids.size, 1 + sizes.size), np.int64)
+    find_rows(rows, ids.reshape(1, -1), sizes, bases, table_size)
+    vector = np.zeros(table.shape[1], table.dtype)
+    for row in rows[0, -1]:
+        vector += table[row]
+    return vector
 
 
 class ByteEmbedding(nn.Module):
@@ -100,11 +104,15 @@ class ByteEmbedding(nn.Module):
         """The rows of the table whose sum is a token's vector: `(batch, length, 1 + sizes)` int64."""
         if ids.is_cpu and type(ids) is Tensor and ids.dtype is torch.int64 and not torch.compiler.is_compiling():
             rows = ids.new_empty(*ids.shape, 1 + len(self.ngram_sizes))
-            sizes, bases = np.array(self.ngram_sizes, np.int64), np.array(self._bases, np.int64)
-            find_rows(rows.numpy(), ids.contiguous().numpy(), sizes, bases, self.table_size)
+            find_rows(rows.numpy(), ids.contiguous().numpy(), *self.ngram_tables)
             return rows
         hashes = zip(self._bases, ngram_hashes(ids, self.ngram_sizes), strict=True)
         return torch.stack([ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)], dim=-1)
+
+    @property
+    def ngram_tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """Sizes of the n-grams, the first row of each one's table, the rows of a table: as compiled loops take them."""
+        return np.array(self.ngram_sizes, np.int64), np.array(self._bases, np.int64), self.table_size
 
     def stream(self, ids: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The next tokens of a sequence, exactly as `forward` embeds them.
@@ -119,8 +127,3 @@ class ByteEmbedding(nn.Module):
         joined = ids if context is None else torch.cat([context, ids], dim=1)
         context = joined[:, max(joined.shape[1] - max(self.ngram_sizes, default=1) + 1, 0) :]
         return self(joined)[:, joined.shape[1] - ids.shape[1] :], context
-
-    def rows_of_last(self, ids: Sequence[int]) -> list[int]:
-        """The rows of the table whose sum is the vector of the last token, from it and those before it."""
-        sizes = zip(self._bases, self.ngram_sizes, strict=True)
-        return [max(ids[-1], 0), *(base + ngram_hash(ids[-size:]) % self.table_size for base, size in sizes)]

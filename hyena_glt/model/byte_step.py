@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyena_glt.layers.gated_conv import GatedConv, GatedConvStack
 from hyena_glt.model.bridge import BridgeState
+from hyena_glt.model.byte_embedding import embed_last
 from hyena_glt.ops.stream_state import PastInputs, StreamStates
 from hyena_glt.patching.scan import Floats
 
@@ -56,7 +58,7 @@ class HeadWeights(NamedTuple):
 class NarrowStates(NamedTuple):
     """What the narrow layers remember between single bytes; never written to."""
 
-    ids: list[int]  # the ids that the longest n-gram still sees
+    ids: NDArray[np.int64]  # the ids that the longest n-gram still sees
     encoder: Floats  # (layers, taps - 1, dim)
     decoder: Floats  # (layers, taps - 1, dim)
 
@@ -97,6 +99,16 @@ def stack_step(x, weights, past):
 
 
 @njit(cache=True, nogil=True)
+def encode_step(number, ids, table, ngrams, stack, past):
+    """From an id and those before it to the byte state; the ids that the next one needs, the inputs that stay."""
+    seen = np.append(ids, number)
+    sizes, bases, table_size = ngrams
+    encoded, after = stack_step(embed_last(table, seen, sizes, bases, table_size), stack, past)
+    kept = sizes.max() - 1 if sizes.size else 0
+    return encoded, seen[max(seen.size - kept, 0) :], after
+
+
+@njit(cache=True, nogil=True)
 def bridge_step(x, weights, keys, values):
     """One byte `(dim,)` reads patch states, laid out as `BridgeState` says."""
     norm, to_query, project_out = weights
@@ -127,8 +139,8 @@ class ByteStep:
 
     def __init__(self, net: HyenaGLT) -> None:
         attention, head, offsets = net.bridge.attention, net.head, net.bridge.offsets
-        self._embedding = net.local_encoder.embedding
-        self._table = _array(self._embedding.table)
+        embedding = net.local_encoder.embedding
+        self._table, self._ngrams = _array(embedding.table), embedding.ngram_tables
         # plain tuples: compiled code takes half as long to receive them as named ones
         self._encoder = tuple(_packed(net.local_encoder.convolutions))
         self._decoder = tuple(_packed(net.local_decoder))
@@ -156,11 +168,8 @@ class ByteStep:
 
     def encode(self, number: int, states: NarrowStates) -> tuple[Floats, NarrowStates]:
         """The byte state `(local,)` of one id, and the states after it."""
-        seen = [*states.ids, number]
-        embedded = self._table[self._embedding.rows_of_last(seen)].sum(0)
-        encoded, after = stack_step(embedded, self._encoder, states.encoder)
-        kept = max(self._embedding.ngram_sizes, default=1) - 1
-        return encoded, NarrowStates(seen[max(len(seen) - kept, 0) :], after, states.decoder)
+        encoded, ids, after = encode_step(number, states.ids, self._table, self._ngrams, self._encoder, states.encoder)
+        return encoded, NarrowStates(ids, after, states.decoder)
 
     def decode(
         self, encoded: Floats, offset: int, bridge: BridgeState, states: NarrowStates
@@ -189,12 +198,12 @@ class ByteStep:
 def pack(encoder: tuple[Tensor, StreamStates], decoder: StreamStates) -> NarrowStates:
     """The states of `LocalEncoder.stream` and of the decoder's, as the compiled step takes them; one row."""
     ids, layers = encoder
-    return NarrowStates(ids[0].tolist(), _joined(layers), _joined(decoder))
+    return NarrowStates(ids[0].numpy(), _joined(layers), _joined(decoder))
 
 
 def unpack(states: NarrowStates) -> tuple[tuple[Tensor, StreamStates], StreamStates]:
     """The way back, for a block of several bytes."""
-    ids = torch.tensor([states.ids], dtype=torch.int64)
+    ids = torch.from_numpy(states.ids).unsqueeze(0)
     return (ids, _parted(states.encoder)), _parted(states.decoder)
 
 

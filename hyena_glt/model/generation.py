@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from hyena_glt.errors import ConfigError, DataError, PatchingError
@@ -81,15 +82,27 @@ class Sampling:
         Returns:
             `(letters,)` float64; of letters with equal logits the earlier one counts as likelier.
         """
-        values = logits.detach().double().cpu().numpy()  # a few letters: numpy has less to do before it begins
-        order = np.argsort(-values, kind="stable")[: 1 if self.temperature == 0 else self.top_k]
-        chances = np.exp((values[order] - values[order[0]]) / (self.temperature or 1.0))
-        chances /= chances.sum()
-        if self.top_p is not None:
-            chances = np.where(chances.cumsum() - chances < self.top_p, chances, 0.0)
-        result = np.zeros(values.size)
-        result[order] = chances / chances.sum()
-        return torch.from_numpy(result)
+        values = logits.detach().double().cpu().numpy()
+        top_k = 1 if self.temperature == 0 else self.top_k or values.size
+        top_p = np.inf if self.top_p is None else self.top_p
+        return torch.from_numpy(chances(values, self.temperature or 1.0, top_k, top_p))
+
+
+@njit(cache=True, nogil=True)
+def chances(logits, temperature, top_k, top_p):
+    """Probability of each letter, `(letters,)` float64, as `Sampling` says; above 1, `top_p` leaves all letters."""
+    order = np.argsort(-logits, kind="mergesort")[:top_k]
+    kept = np.exp((logits[order] - logits[order[0]]) / temperature)
+    kept /= kept.sum()
+    before = 0.0
+    for place in range(kept.size):
+        chance = kept[place]
+        if before >= top_p:
+            kept[place] = 0.0
+        before += chance
+    result = np.zeros(logits.size)
+    result[order] = kept / kept.sum()
+    return result
 
 
 @torch.inference_mode()

@@ -71,25 +71,20 @@ def add_and_norm(x, branch, weight):
 
 
 @njit(cache=True, nogil=True)
-def gates(projected, taps, past):
-    """Query and key * value after the short filter, `(hidden,)`, and the inputs that stay, `(3 * hidden, taps - 1)`."""
+def filter_step(projected, taps, past):
+    """The short filter's newest output `(channels,)`, and the inputs that stay, `(channels, taps - 1)`."""
     kept = past.shape[1]
     filtered, after = np.empty_like(projected), np.empty_like(past)
     for channel in range(projected.size):
         total = projected[channel] * taps[channel, 0]
         for lag in range(1, kept + 1):
-            total += past[channel, kept - lag] * taps[channel, lag]
+            value = past[channel, kept - lag]
+            total += value * taps[channel, lag]
+            if lag < kept:
+                after[channel, kept - lag - 1] = value
         filtered[channel] = total
-        after[channel, : kept - 1] = past[channel, 1:]
         after[channel, kept - 1] = projected[channel]
-    hidden = projected.size // 3
-    return filtered[:hidden], filtered[hidden : 2 * hidden] * filtered[2 * hidden :], after
-
-
-@njit(cache=True, nogil=True)
-def mix(query, convolved, bypass, gated):
-    """`query * (convolved + bypass * gated)`, all `(hidden,)`."""
-    return query * (convolved + bypass * gated)
+    return filtered, after
 
 
 @njit(cache=True, nogil=True)
@@ -98,6 +93,23 @@ def gated_unit(projected):
     inner = projected.size // 2
     gate, up = projected[:inner], projected[inner:]
     return gate * up / (np.float32(1) + np.exp(-gate))
+
+
+@njit(cache=True, nogil=True)
+def before_long(residual, branch, norm, project_in, taps, past):
+    """A block up to its long filter: the sum that goes on, query, key * value, the inputs that stay."""
+    residual, signal = add_and_norm(residual, branch, norm)
+    filtered, after = filter_step(product(project_in, signal), taps, past)
+    hidden = residual.size
+    return residual, filtered[:hidden], filtered[hidden : 2 * hidden] * filtered[2 * hidden :], after
+
+
+@njit(cache=True, nogil=True)
+def after_long(residual, query, convolved, gated, bypass, project_out, norm, inner_in, inner_out):
+    """The rest of a block: the sum that goes on, and what the feed-forward part adds to it."""
+    mixed = query * (convolved + bypass * gated)
+    residual, signal = add_and_norm(residual, product(project_out, mixed), norm)
+    return residual, product(inner_out, gated_unit(product(inner_in, signal)))
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -162,14 +174,23 @@ class PatchStep:
         states: list[OperatorState] = []
         for block, old in zip(self._blocks, state.parts, strict=True):
             assert isinstance(old, OperatorState)
-            residual, signal = add_and_norm(residual, branch, block.operator_norm)
-            projected = product(block.project_in, signal)
-            query, gated, after = gates(projected, block.short_taps, old.short.values[0].numpy())
+            past = old.short.values[0].numpy()
+            residual, query, gated, after = before_long(
+                residual, branch, block.operator_norm, block.project_in, block.short_taps, past
+            )
             convolved, long = block.long(gated, old.long)
-            mixed = mix(query, convolved, block.bypass, gated)
             states.append(OperatorState(short=PastInputs(values=torch.from_numpy(after).unsqueeze(0)), long=long))
-            residual, signal = add_and_norm(residual, product(block.project_out, mixed), block.feed_forward_norm)
-            branch = product(block.inner_out, gated_unit(product(block.inner_in, signal)))
+            residual, branch = after_long(
+                residual,
+                query,
+                convolved,
+                gated,
+                block.bypass,
+                block.project_out,
+                block.feed_forward_norm,
+                block.inner_in,
+                block.inner_out,
+            )
         _, result = add_and_norm(residual, branch, self._norm)
         return torch.from_numpy(result).view(1, 1, -1), StreamStates(parts=tuple(states))
 

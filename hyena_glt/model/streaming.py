@@ -209,7 +209,7 @@ class NetStream:
         patch_states, known, offset = self._pool(lengths), state.starts.known, state.open_length
         if lengths.size:
             offset = int(readable_in_block(lengths, offset, known)[0][0])
-            _, state.bridge = self.net.bridge.stream(self._no_bytes, patch_states, NO_LENGTHS, NO_LENGTHS, state.bridge)
+            state.bridge = self.net.bridge.carry(patch_states, state.bridge)
         assert state.bridge is not None
         decoded, logits, state.narrow = step.decode(encoded, offset, state.bridge, narrow)
         rows = (torch.from_numpy(values).view(1, 1, -1) for values in (decoded, logits))
