@@ -132,8 +132,7 @@ def _evaluate_task(
     origin: Any,
 ) -> dict[str, Any]:
     """Figures of a fine-tuned net, and its predictions where they are asked for."""
-    from hyena_glt.training.finetune import task_estimates
-    from hyena_glt.training.finetuned import FinetunedNet
+    from hyena_glt.training.finetuned import FinetunedNet, task_estimates
     from hyena_glt.training.labelled import encode_labels
 
     tuned = FinetunedNet.load(folder, cutter)

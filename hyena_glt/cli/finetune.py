@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from hyena_glt.errors import ConfigError, DataError, OutputExistsError, UsageErr
 if TYPE_CHECKING:
     from hyena_glt.model import HyenaGLT
     from hyena_glt.tracks.provenance import Provenance
-    from hyena_glt.training.finetune import FinetuneOptions, FinetuneResult
+    from hyena_glt.training.finetune import FinetuneOptions
+    from hyena_glt.training.finetune_run import FinetuneResult
     from hyena_glt.training.finetuned import FinetunedNet
     from hyena_glt.training.labelled import LabelledSet
-    from hyena_glt.training.metrics_log import MetricsLog
 
 METRICS_FILE = "metrics.json"
 LOG_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"  # of a fine-tuning that is not finished
 MARKS = (METRICS_FILE, "task.json", "manifest.json")  # of a folder that is finished, last written first
 
 
@@ -130,6 +132,9 @@ def finetune(
     The best epoch on validation is kept. Its figures there are printed, with 95 % intervals; they are a little too
     good, since the epoch was chosen by them: hyena-glt evaluate gives those of other sequence.
 
+    A run that was cut goes on when the same command is given again: an epoch is saved ten seconds or more after the
+    one saved before.
+
     Examples:
 
     hyena-glt finetune promoters.tsv -o tuned --model run/model --mode lora --rc both
@@ -139,8 +144,7 @@ def finetune(
     hyena-glt finetune regions.bed --fasta genome.fa -o tuned --model run/model --class-weights balanced
     """
     from hyena_glt.cli.outputs import already_done, same_file, write_json
-    from hyena_glt.training.finetune import task_estimates
-    from hyena_glt.training.metrics_log import MetricsLog
+    from hyena_glt.training.finetuned import task_estimates
 
     if (model is None) == (untrained is None):
         raise UsageError("expected one of --model FOLDER and --untrained PRESET")
@@ -188,13 +192,8 @@ def finetune(
     parts = _parts(reader, table, valid, share, task.value, seed, strict)
     base = _base(model, untrained, alphabet.value, patcher, patch_size, seed, device, threads)
     tuned = _prepared(base, parts, options, alphabet.value)
-    folder = _begin(output)  # what can be refused has been
-    log = MetricsLog(folder, -1, lambda text: None)
-    try:
-        result = _train(tuned, parts, options, log)
-        log.sync()
-    finally:
-        log.close()
+    folder = _begin(output, force)  # what can be refused has been
+    result = _train(tuned, parts, options, folder)
     facts = _facts(result, parts, options)
     if parts.valid is not None:
         answers = result.tuned.predict(parts.valid.rows.sequences)
@@ -202,6 +201,7 @@ def finetune(
         facts["valid"] = {name: figure.as_dict() for name, figure in found.items()}
     result.tuned.save(folder, provenance.as_dict())
     write_json(folder / METRICS_FILE, {"provenance": provenance.as_dict(), **facts})
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     _print_facts(facts, as_json)
     note(f"{result.steps:,} updates, best epoch {result.best_epoch} of {result.epochs}; wrote {output}")
 
@@ -253,13 +253,15 @@ def _check_folder(output: Path, provenance: Provenance, force: bool) -> None:
     raise OutputExistsError(f"{output}: holds a net already; give --force to replace it")
 
 
-def _begin(output: Path) -> Path:
-    """The folder, without what would say that it is finished."""
+def _begin(output: Path, force: bool) -> Path:
+    """The folder, without what would say that it is finished; with `force` without an earlier run's checkpoints."""
     from hyena_glt.sequences.atomic import make_folder
 
     folder = make_folder(output)
     for name in MARKS:
         (folder / name).unlink(missing_ok=True)
+    if force:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return folder
 
 
@@ -358,11 +360,31 @@ def _prepared(base: HyenaGLT, parts: Parts, options: FinetuneOptions, alphabet: 
     return task_net(base, parts.train, options, alphabet)
 
 
-def _train(tuned: FinetunedNet, parts: Parts, options: FinetuneOptions, log: MetricsLog) -> FinetuneResult:
+def _train(tuned: FinetunedNet, parts: Parts, options: FinetuneOptions, folder: Path) -> FinetuneResult:
+    from hyena_glt.training.checkpoints import CheckpointFolder
     from hyena_glt.training.finetune import finetune as train
+    from hyena_glt.training.metrics_log import MetricsLog
 
-    with progress_by_share("fine-tuning", total=options.epochs, unit="epochs") as show:
-        return train(tuned, parts.train, parts.valid, options, log=log.write, progress=show)
+    checkpoints = CheckpointFolder(folder / CHECKPOINTS, keep=1)
+    newest = checkpoints.newest()
+    log = MetricsLog(folder, -1 if newest is None else newest.step, lambda text: None)
+
+    try:
+        with progress_by_share("fine-tuning", total=options.epochs, unit="epochs") as show:
+            if newest is not None:
+                note(f"going on after epoch {newest.facts.get('epoch')}")
+            return train(
+                tuned,
+                parts.train,
+                parts.valid,
+                options,
+                log=log.write,
+                progress=show,
+                checkpoints=checkpoints,
+                sync=log.sync,
+            )
+    finally:
+        log.close()
 
 
 def _facts(result: FinetuneResult, parts: Parts, options: FinetuneOptions) -> dict[str, Any]:

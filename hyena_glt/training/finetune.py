@@ -8,45 +8,32 @@ The same seed, data and number of threads give the same weights on one machine.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
-from hyena_glt.checks import build_config
 from hyena_glt.config import HyenaGLTConfig, PositiveWhole, Real, Whole
 from hyena_glt.errors import ConfigError, DataError
 from hyena_glt.model import HyenaGLT
 from hyena_glt.model.task_nets import TaskNet
 from hyena_glt.sequences.alphabets import get_alphabet
-from hyena_glt.training.clipping import clip_by_global_norm
-from hyena_glt.training.engine import Engine
+from hyena_glt.training.checkpoints import CheckpointFolder
+from hyena_glt.training.finetune_run import FinetuneResult, FinetuneRun
 from hyena_glt.training.finetuned import (
     NETS,
     AdapterOptions,
-    CutRows,
     FinetunedNet,
     TaskOptions,
-    cut_rows,
-    other_strands,
 )
-from hyena_glt.training.labelled import IGNORED, LabelledSet, Task
-from hyena_glt.training.low_rank import ADAPTERS, LowRankLinear, adapted_layers, add_adapters, merge_adapters
-from hyena_glt.training.recipe import OptimizerSection, PositiveReal, Section, Share
-from hyena_glt.training.schedule import make_optimizer, rate_at, set_rate
+from hyena_glt.training.labelled import LabelledSet, Task
+from hyena_glt.training.low_rank import ADAPTERS, LowRankLinear, adapted_layers, add_adapters
+from hyena_glt.training.recipe import PositiveReal, Section, Share
 from hyena_glt.training.task_metrics import (
     CLASS_METRICS,
     VALUE_METRICS,
-    Estimate,
-    classification_estimates,
-    is_better,
-    regression_estimates,
 )
 
 Mode = Literal["full", "frozen", "lora"]
@@ -84,20 +71,6 @@ class FinetuneOptions(Section):
         if isinstance(self.class_weights, tuple) and not any(self.class_weights):
             raise ValueError("class_weights: expected a weight above 0")
         return self
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FinetuneResult:
-    """What a fine-tuning gives."""
-
-    tuned: FinetunedNet  # in evaluation mode, with the best weights
-    steps: int
-    epochs: int  # that were run
-    best_epoch: int  # whose weights these are; the last where nothing was validated on
-    metric: str
-    best_value: float | None
-    num_trained: int  # weights that were trained
-    num_weights: int
 
 
 def untrained_net(size: str, alphabet: str, patcher: Any | None, seed: int, **changes: Any) -> HyenaGLT:
@@ -154,6 +127,8 @@ def finetune(
     *,
     log: Log | None = None,
     progress: Callable[[float, float], None] | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    sync: Callable[[], None] | None = None,
 ) -> FinetuneResult:
     """Train what `task_net` made; the net is changed in place.
 
@@ -164,15 +139,17 @@ def finetune(
         options: How.
         log: Told `(kind, step, values, timings)` after each epoch: kind "train" or "evaluation".
         progress: Told the share that is done, in [0, 1], and the loss, after each update.
+        checkpoints: Where epochs are saved; from the newest of them the fine-tuning goes on, to the same weights.
+        sync: Called before each of them is saved: what was logged should then be on the disk.
 
     Raises:
-        ConfigError: A metric that the task does not have, early stopping without validation, or a loss that is not
-            finite.
+        ConfigError: A metric that the task does not have, early stopping without validation, a loss that is not
+            finite, or checkpoints of another net, other sequences or options.
+        ModelFileError, SystemProblem: Checkpoints that cannot be read or written.
     """
     metric = chosen_metric(options, train.task, is_validated=valid is not None)
     with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        return _Run(tuned, train, valid, options, metric, log, progress).finish()
+        return FinetuneRun(tuned, train, valid, options, metric, log, progress, checkpoints, sync).finish()
 
 
 def chosen_metric(options: FinetuneOptions, task: Task, *, is_validated: bool) -> str:
@@ -188,153 +165,6 @@ def chosen_metric(options: FinetuneOptions, task: Task, *, is_validated: bool) -
     if not is_validated and options.patience is not None:
         raise ConfigError("patience: expected sequences to validate on, got none")
     return metric
-
-
-def task_estimates(
-    tuned: FinetunedNet, labelled: LabelledSet, answers: list[NDArray[np.float64]], **options: Any
-) -> dict[str, Estimate]:
-    """Measures of predictions, with intervals; the labels of bases are resampled by sequence.
-
-    Args:
-        tuned: What predicted.
-        labelled: The labels.
-        answers: What `predict` gave for its sequences.
-        **options: `resamples`, `seed`, `confidence`.
-    """
-    if tuned.task.kind == "regression":
-        return regression_estimates(np.stack(labelled.labels), np.stack(answers), **options)
-    if tuned.task.kind == "classification":
-        return classification_estimates(np.stack(labelled.labels), np.stack(answers), **options)
-    groups = np.repeat(np.arange(len(labelled)), [len(label) for label in labelled.labels])
-    return classification_estimates(np.concatenate(labelled.labels), np.concatenate(answers), groups=groups, **options)
-
-
-class _Run:
-    """One fine-tuning."""
-
-    def __init__(
-        self,
-        tuned: FinetunedNet,
-        train: LabelledSet,
-        valid: LabelledSet | None,
-        options: FinetuneOptions,
-        metric: str,
-        log: Log | None,
-        progress: Callable[[float, float], None] | None,
-    ) -> None:
-        self.tuned, self.train, self.valid, self.options, self.metric = tuned, train, valid, options, metric
-        self.log, self.progress = log, progress
-        self.net = tuned.net.train()
-        self.engine = Engine(self.net.net.device)
-        rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-        self.optimizer = make_optimizer(self.net, build_config(OptimizerSection, rates))
-        sequences = train.rows.sequences
-        self.strands = [cut_rows(self.net, sequences)]
-        if options.augment_strands:
-            self.strands.append(cut_rows(self.net, other_strands(sequences, tuned.task.alphabet)))
-        self.valid_strands = None if valid is None else tuned.strands(valid.rows.sequences)
-        self.total_steps = options.epochs * math.ceil(len(train) / options.batch_size)
-        self.draws = np.random.default_rng((options.seed, 6))
-        self.step = 0
-        self.best: tuple[int, float | None, dict[str, Tensor]] | None = None
-
-    def finish(self) -> FinetuneResult:
-        """Run all epochs, or until none is better any more."""
-        epoch = 0
-        for epoch in range(1, self.options.epochs + 1):
-            self._learn(epoch)
-            if self.valid is not None and self._is_over(epoch):
-                break
-        best_epoch, value = epoch, None
-        if self.best is not None:
-            best_epoch, value, weights = self.best
-            self.net.load_state_dict(weights, strict=False)
-        trained = sum(weight.numel() for weight in self.net.parameters() if weight.requires_grad)
-        every = sum(weight.numel() for weight in self.net.parameters())
-        if self.options.mode == "lora" and self.options.merge:
-            merge_adapters(self.net)
-        self.net.eval()
-        return FinetuneResult(
-            tuned=self.tuned,
-            steps=self.step,
-            epochs=epoch,
-            best_epoch=best_epoch,
-            metric=self.metric,
-            best_value=value,
-            num_trained=trained,
-            num_weights=every,
-        )
-
-    def _learn(self, epoch: int) -> None:
-        """One epoch of updates."""
-        began, losses = time.perf_counter(), []
-        order = self.draws.permutation(len(self.train))
-        is_other = self.draws.random(len(self.train)) < 0.5 if len(self.strands) == 2 else np.zeros(len(order), bool)
-        for first in range(0, len(order), self.options.batch_size):
-            rows = order[first : first + self.options.batch_size].tolist()
-            losses.append(self._update(rows, is_other))
-            if self.progress is not None:
-                self.progress(self.step / self.total_steps, losses[-1])
-        if self.log is not None:
-            values = {"epoch": epoch, "loss": math.fsum(losses) / len(losses)}
-            self.log("train", self.step, values, {"seconds": time.perf_counter() - began})
-
-    def _update(self, rows: list[int], is_other: NDArray[np.bool_]) -> float:
-        done = self.step / self.total_steps
-        set_rate(self.optimizer, self.options.learning_rate * rate_at(done, self.options.warm_up, self.options.floor))
-        tokens, lengths, known = self._batch(rows, is_other)
-        labels = self._labels(rows, is_other)
-        loss = self.net(tokens, lengths, known_starts=known, labels=labels, return_position_info=False).loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        learned = [weight for weight in self.net.parameters() if weight.requires_grad]
-        norm = clip_by_global_norm(learned, self.options.clip_norm, self.engine)
-        value = float(loss.detach())
-        if not (math.isfinite(norm) and math.isfinite(value)):
-            raise ConfigError(
-                f"step {self.step + 1}: the loss or its gradient is not finite; take a smaller learning rate"
-            )
-        self.optimizer.step()
-        self.step += 1
-        return value
-
-    def _batch(self, rows: list[int], is_other: NDArray[np.bool_]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        chosen = [self.strands[int(is_other[row])] for row in rows]
-        lengths = [strand.patch_lengths[row] for strand, row in zip(chosen, rows, strict=True) if strand.patch_lengths]
-        known = [strand.known_starts[row] for strand, row in zip(chosen, rows, strict=True) if strand.known_starts]
-        batch = CutRows(
-            tokens=[strand.tokens[row] for strand, row in zip(chosen, rows, strict=True)],
-            patch_lengths=lengths if len(lengths) == len(rows) else None,
-            known_starts=known if len(known) == len(rows) else None,
-        )
-        return batch.batch(range(len(rows)), self.engine.device)
-
-    def _labels(self, rows: list[int], is_other: NDArray[np.bool_]) -> Tensor:
-        labels, task = self.train.labels, self.tuned.task
-        if task.kind == "regression":
-            values = (np.stack([labels[row] for row in rows]) - task.mean) / task.deviation
-            return torch.from_numpy(values).float().unsqueeze(1)
-        if task.kind == "classification":
-            return torch.from_numpy(np.stack([labels[row] for row in rows]))
-        turned = [labels[row][::-1].copy() if is_other[row] else labels[row] for row in rows]
-        return nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in turned], True, IGNORED)
-
-    def _is_over(self, epoch: int) -> bool:
-        """Validate, keep the weights if they are the best so far; whether patience has run out."""
-        assert self.valid is not None
-        assert self.valid_strands is not None
-        began = time.perf_counter()
-        answers = self.tuned.predict_rows(self.valid_strands)
-        found = task_estimates(self.tuned, self.valid, answers, resamples=0)
-        value = found[self.metric].value
-        if self.best is None or is_better(self.metric, value, self.best[1]):
-            learned = {name for name, weight in self.net.named_parameters() if weight.requires_grad}
-            kept = {name: tensor.clone() for name, tensor in self.net.state_dict().items() if name in learned}
-            self.best = (epoch, value, kept)
-        if self.log is not None:
-            values = {name: each.value for name, each in found.items() if each.value is not None}
-            self.log("evaluation", self.step, {"epoch": epoch, **values}, {"seconds": time.perf_counter() - began})
-        return self.options.patience is not None and epoch - self.best[0] >= self.options.patience
 
 
 def _task_options(train: LabelledSet, options: FinetuneOptions, alphabet: str) -> TaskOptions:

@@ -36,9 +36,10 @@ from hyena_glt.patching.saved_json import named_beside, read_saved_json, referen
 from hyena_glt.sequences.alphabets import reverse_complement
 from hyena_glt.sequences.atomic import atomic_write, sha256_file
 from hyena_glt.tokens.byte_tokenizer import OFFSET, PAD_ID
-from hyena_glt.training.labelled import Task
+from hyena_glt.training.labelled import LabelledSet, Task
 from hyena_glt.training.low_rank import adapted_layers, add_adapters
 from hyena_glt.training.recipe import Section
+from hyena_glt.training.task_metrics import Estimate, classification_estimates, regression_estimates
 
 TASK_FILE = "task.json"
 FORMAT = "hyena-glt/task/1"
@@ -243,6 +244,25 @@ def other_strands(sequences: Sequence[bytes], alphabet: str) -> list[bytes]:
         AlphabetError: The alphabet has no complement.
     """
     return [reverse_complement(sequence, alphabet) for sequence in sequences]
+
+
+def task_estimates(
+    tuned: FinetunedNet, labelled: LabelledSet, answers: list[NDArray[np.float64]], **options: Any
+) -> dict[str, Estimate]:
+    """Measures of predictions, with intervals; the labels of bases are resampled by sequence.
+
+    Args:
+        tuned: What predicted.
+        labelled: The labels.
+        answers: What `predict` gave for its sequences.
+        **options: `resamples`, `seed`, `confidence`.
+    """
+    if tuned.task.kind == "regression":
+        return regression_estimates(np.stack(labelled.labels), np.stack(answers), **options)
+    if tuned.task.kind == "classification":
+        return classification_estimates(np.stack(labelled.labels), np.stack(answers), **options)
+    groups = np.repeat(np.arange(len(labelled)), [len(label) for label in labelled.labels])
+    return classification_estimates(np.concatenate(labelled.labels), np.concatenate(answers), groups=groups, **options)
 
 
 def _builder(task: TaskOptions) -> Any:

@@ -188,3 +188,34 @@ def test_a_terminated_run_exits_143_and_is_not_taken_for_done(table, tmp_path):
     assert run.returncode == 143, err
     assert err == "error: terminated\n"
     assert not {"manifest.json", "metrics.json"} & {path.name for path in (tmp_path / "tuned").iterdir()}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_files(cli, model, table, tmp_path):
+    words = ["--model", str(model), "--epochs", "150", "--batch-size", "8", "--threads", "1", "--resamples", "20"]
+    command = [sys.executable, "-m", "hyena_glt", "finetune", str(table), "-o", str(tmp_path / "cut"), *words]
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not list(tmp_path.glob("cut/checkpoints/step-*")):
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    assert list(tmp_path.glob("cut/checkpoints/step-*"))
+    refused = cli("finetune", table, "-o", tmp_path / "cut", *words, "--seed", 1)
+    assert (refused.code, "begun with other options" in refused.err) == (1, True)
+    again = cli("finetune", table, "-o", tmp_path / "cut", *words)
+    assert (again.code, "going on after epoch" in again.err) == (0, True)
+    whole = cli("finetune", table, "-o", tmp_path / "whole", *words)
+    assert whole.code == 0
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("cut", "whole")
+    ]
+    for line in (*lines[0], *lines[1]):
+        line.pop("timings")
+    assert lines[0] == lines[1]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("cut", "whole")]
+    assert weights[0] == weights[1]

@@ -10,7 +10,10 @@ from hyena_glt.errors import AlphabetError, ConfigError, DataError
 from hyena_glt.model import HyenaGLT
 from hyena_glt.patching import Patcher
 from hyena_glt.sequences import reverse_complement
-from hyena_glt.training.finetune import FinetuneOptions, finetune, task_estimates, task_net, untrained_net
+from hyena_glt.training import finetune_run
+from hyena_glt.training.checkpoints import CheckpointFolder
+from hyena_glt.training.finetune import FinetuneOptions, finetune, task_net, untrained_net
+from hyena_glt.training.finetuned import task_estimates
 from hyena_glt.training.labelled import LabelledRows, LabelledSet, encode_labels
 
 SMALL = {"hidden_size": 24, "num_layers": 3, "local_hidden_size": 16, "ngram_table_size": 64, "filter_hidden_size": 8}
@@ -126,6 +129,56 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run():
     found = task_estimates(result.tuned, flipped, result.tuned.predict(flipped.rows.sequences), resamples=0)
     assert found["loss"].value == pytest.approx(min(losses), rel=1e-6)
     assert [step for kind, step, _ in seen if kind == "train"] == [6 * epoch for epoch in range(1, result.epochs + 1)]
+
+
+class Cut(Exception):
+    """What ends a run before its time."""
+
+
+@pytest.mark.parametrize(("mode", "validated"), [("full", True), ("lora", True), ("frozen", False)])
+@pytest.mark.parametrize("last_epoch", [1, 2, 4])
+def test_a_run_that_was_cut_goes_on_to_the_same_weights(tmp_path, monkeypatch, mode, validated, last_epoch):
+    monkeypatch.setattr(finetune_run, "SAVE_EVERY", 0.0)
+    train, valid = labelled_of("classification"), labelled_of("classification", 20, seed=1) if validated else None
+    options = options_of(mode=mode, augment_strands=True)
+
+    def tuned_in(folder, log):
+        tuned = task_net(base_net(dropout=0.2), train, options)
+        return finetune(tuned, train, valid, options, log=log, checkpoints=CheckpointFolder(folder, keep=1))
+
+    lines, cut_lines = [], []
+
+    def cut(kind, step, values, _):
+        if values["epoch"] == last_epoch:  # before it is saved
+            raise Cut
+        cut_lines.append((kind, step, values))
+
+    whole = tuned_in(tmp_path / "whole", lambda *line: lines.append(line[:3]))
+    with pytest.raises(Cut):
+        tuned_in(tmp_path / "cut", cut)
+    torch.manual_seed(99)
+    result = tuned_in(tmp_path / "cut", lambda *line: cut_lines.append(line[:3]))
+    assert cut_lines == lines
+    states = [found.tuned.net.state_dict() for found in (whole, result)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (result.best_epoch, result.best_value, result.steps) == (whole.best_epoch, whole.best_value, whole.steps)
+    done = tuned_in(tmp_path / "cut", lambda *line: pytest.fail("nothing is left to do"))
+    assert torch.equal(next(done.tuned.net.parameters()), next(result.tuned.net.parameters()))
+
+
+def test_checkpoints_of_other_options_data_or_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_run, "SAVE_EVERY", 0.0)
+    train, options = labelled_of("classification"), options_of(epochs=1)
+
+    def run_with(train, options, **changes):
+        net = task_net(base_net(**changes), train, options)
+        return finetune(net, train, None, options, checkpoints=CheckpointFolder(tmp_path / "c"))
+
+    run_with(train, options)
+    with pytest.raises(ConfigError, match=r"net_sha256.*options\.learning_rate: 0\.01, now 0\.02"):
+        run_with(train, options_of(epochs=1, learning_rate=0.02, seed=0), hidden_size=32)
+    with pytest.raises(ConfigError, match="train_sha256"):
+        run_with(labelled_of("classification", seed=5), options)
 
 
 @pytest.mark.parametrize("task", ["classification", "per-base"])
