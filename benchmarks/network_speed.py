@@ -133,7 +133,7 @@ def training_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def textbook_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The network at the width and depth of a textbook Hyena."""
+    """The network at the width and depth of a textbook Hyena, with a long filter in every block, as that has."""
     shapes = [(2, 128)] if options.quick else [(2, 128), (4, 256)]
     rows: list[dict[str, Any]] = []
     for depth, width in shapes:
@@ -242,7 +242,8 @@ def network_task(row: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], o
 
     changes = {"long_filter": row["long_filter"]} if "long_filter" in row else {}
     if "width" in row:
-        config = HyenaGLTConfig(hidden_size=row["width"], num_layers=row["depth"], **changes)
+        shape = {"hidden_size": row["width"], "num_layers": row["depth"], "trunk_layout": ("long",)}
+        config = HyenaGLTConfig(**shape, **changes)
         name = f"patched {row['depth']}x{row['width']}"
     else:
         config, name = HyenaGLTConfig.preset(row["preset"], **changes), row["preset"]

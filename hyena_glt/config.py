@@ -219,7 +219,7 @@ class HyenaGLTConfig(BaseModel):
     short_filter_length: Annotated[Whole, Field(ge=2, le=64)] = Field(7, description="patches; short explicit filter")
     medium_filter_length: Annotated[Whole, Field(ge=2)] = Field(128, description="patches; medium explicit filter")
     long_filter: Literal["implicit", "exponential", "both"] = Field(
-        "implicit", description="long filter: MLP of the lag, a sum of real exponentials, or their sum"
+        "exponential", description="long filter: MLP of the lag, a sum of real exponentials, or their sum"
     )
     filter_hidden_size: PositiveWhole = Field(64, description="width of the implicit filter's MLP")
     filter_num_exponentials: PositiveWhole = Field(16, description="exponentials per channel")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_filters_follow_the_layout_in_order(small_config):
     trunk = HyenaTrunk(small_config(num_layers=5))
     kinds = [type(block.operator.past) for block in trunk.blocks]
-    assert kinds == [ExplicitFilter, ExplicitFilter, ImplicitFilter, ExplicitFilter, ExplicitFilter]
+    assert kinds == [ExplicitFilter, ExplicitFilter, ExponentialFilter, ExplicitFilter, ExplicitFilter]
     assert [block.operator.past(1000).shape[1] for block in trunk.blocks] == [7, 24, 1000, 7, 24]
 
 
