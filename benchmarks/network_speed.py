@@ -6,7 +6,9 @@
 Every row is a process of its own, so that peak memory (above what the process held after its imports) belongs to that
 row alone; the modules that numba imports with the first call of a compiled loop, about 60 MiB, count as imports. Wall
 and CPU seconds are medians of `--repeats` runs after one warm-up on a short sequence; a run above 20 s is not repeated.
-Ratios are given of both, since a busy machine stretches the wall seconds. Weights are random. Patching by static
+Rows that are compared run in turn, where none takes above 10 s for three rounds, of which the medians count: a slow
+phase of the machine then falls on all of them. Ratios are medians of those within a round, and given of both kinds of
+seconds, since a busy machine stretches the wall seconds. Weights are random. Patching by static
 patches is part of every `forward` row. Byte mode runs only where it is expected to take less than `--longest-byte-mode`
 seconds, judged by the length before it; what is left out is said. `--quick` takes preset `tiny` and short sequences: it
 checks the script, its ratios mean nothing.
@@ -34,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 SECTIONS = ("forward", "curve", "training", "textbook", "generation", "million")
 DOCUMENTED = 8.2  # times faster, as the documents claim without saying for which patches
 REPEAT_LIMIT = 20.0  # seconds above which a run is not repeated
+ROUNDS, ROUND_LIMIT = 3, 10.0  # of rows that are compared, and the seconds of a row above which there is one
 GOALS = {
     "forward": "patched >= 12x faster than byte mode, 8k to 131k",
     "curve": "speed-up over 4 to 64 bases per patch, and where the 8.2x of the documents lies",
@@ -90,27 +93,26 @@ def forward_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     byte_seconds_per_base = 0.0
     for length in lengths:
-        patched = run_row(options, task="forward", preset=preset(options), length=length, patch=16)
+        shape = {"task": "forward", "preset": preset(options), "length": length}
         expected = byte_seconds_per_base * length
         if expected > options.longest_byte_mode:
-            rows += [patched, left_out(f"byte mode, {length:,} bases", f"about {expected:.0f} s")]
+            left_out = f"byte mode, {length:,} bases: left out, about {expected:.0f} s"
+            rows += [run_row(options, **shape, patch=16), {"what": left_out}]
             continue
-        by_byte = run_row(options, task="forward", preset=preset(options), length=length, patch=1)
-        byte_seconds_per_base = by_byte["wall_s"] / length
-        rows += [with_ratio(patched, by_byte), by_byte]
+        rows += in_turn(options, {**shape, "patch": 16}, {**shape, "patch": 1})
+        byte_seconds_per_base = rows[-1]["wall_s"] / length
     return rows
 
 
 def curve_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Patch lengths from 4 to 64 against byte mode."""
     length = 1024 if options.quick else 8192
-    by_byte = run_row(options, task="forward", preset=preset(options), length=length, patch=1)
+    shape = {"task": "forward", "preset": preset(options), "length": length}
     sizes = [4, 16] if options.quick else [4, 8, 16, 32, 64]
-    found = [run_row(options, task="forward", preset=preset(options), length=length, patch=size) for size in sizes]
-    rows = [with_ratio(row, by_byte) for row in found]
-    place = patch_length_at(sizes, [row["times_faster_cpu"] for row in rows], DOCUMENTED)
+    rows = in_turn(options, *({**shape, "patch": size} for size in (*sizes, 1)))
+    place = patch_length_at(sizes, [row["times_faster_cpu"] for row in rows[:-1]], DOCUMENTED)
     where = "is not within these patch lengths" if place is None else f"falls at about {place:.1f} bases per patch"
-    return [*rows, by_byte, {"what": f"{DOCUMENTED}x {where} (CPU seconds)", "bases_per_patch": place}]
+    return [*rows, {"what": f"{DOCUMENTED}x {where} (CPU seconds)", "bases_per_patch": place}]
 
 
 def patch_length_at(sizes: list[int], ratios: list[float], wanted: float) -> float | None:
@@ -126,10 +128,8 @@ def patch_length_at(sizes: list[int], ratios: list[float], wanted: float) -> flo
 def training_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One step of forward, backward and AdamW."""
     length = 512 if options.quick else 8192
-    patched, by_byte = (
-        run_row(options, task="training", preset=preset(options), length=length, patch=size) for size in (16, 1)
-    )
-    return [with_ratio(patched, by_byte), by_byte]
+    shape = {"task": "training", "preset": preset(options), "length": length}
+    return in_turn(options, {**shape, "patch": 16}, {**shape, "patch": 1})
 
 
 def textbook_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -139,11 +139,8 @@ def textbook_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     for depth, width in shapes:
         for length in [1024] if options.quick else [32768, 131072]:
             shape = {"depth": depth, "width": width, "length": length}
-            plain = run_row(options, task="textbook", **shape)
-            rows.append(with_ratio(run_row(options, task="forward", patch=16, **shape), plain))
-            if plain["wall_s"] <= options.longest_byte_mode:
-                rows.append(with_ratio(run_row(options, task="forward", patch=1, **shape), plain))
-            rows.append(plain)
+            ours = [{"task": "forward", "patch": size, **shape} for size in (16, 1)]
+            rows += in_turn(options, *ours, {"task": "textbook", **shape})
     return rows
 
 
@@ -153,8 +150,7 @@ def generation_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for long_filter in ("implicit", "exponential"):
         shape = {"preset": preset(options), "length": length, "patch": 16, "long_filter": long_filter}
-        cached, full = (run_row(options, task=task, **shape) for task in ("generate", "recompute"))
-        rows += [with_ratio(cached, full), full]
+        rows += in_turn(options, {"task": "generate", **shape}, {"task": "recompute", **shape})
     return rows
 
 
@@ -180,19 +176,28 @@ def run_row(options: argparse.Namespace, **row: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def with_ratio(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
-    """The row with how much faster and smaller it is than the baseline."""
-    return {
-        **row,
-        "times_faster": baseline["wall_s"] / row["wall_s"],
-        "times_faster_cpu": baseline["cpu_s"] / row["cpu_s"],
-        "memory_share": row["peak_mib"] / baseline["peak_mib"] if baseline["peak_mib"] else None,
-    }
+def in_turn(options: argparse.Namespace, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measure rows one after the other, several times; all but the last with how much faster and smaller they are."""
+    rounds: list[list[dict[str, Any]]] = []
+    while len(rounds) < (1 if options.quick else ROUNDS):
+        rounds.append([run_row(options, **row) for row in rows])
+        if max(row["wall_s"] for row in rounds[-1]) > ROUND_LIMIT:
+            break
+    found = []
+    for place, row in enumerate(rounds[0]):
+        own, last = [turn[place] for turn in rounds], [turn[-1] for turn in rounds]
+        measured = {key: statistics.median(each[key] for each in own) for key in ("wall_s", "cpu_s", "peak_mib")}
+        if place < len(rows) - 1:
+            measured |= {"times_faster": median_ratio(last, own, "wall_s")}
+            measured |= {"times_faster_cpu": median_ratio(last, own, "cpu_s")}
+            measured |= {"memory_share": median_ratio(own, last, "peak_mib") if last[0]["peak_mib"] else None}
+        found.append({**row, **measured, "rounds": own})
+    return found
 
 
-def left_out(what: str, why: str) -> dict[str, Any]:
-    """A row that says what was not measured."""
-    return {"what": f"{what}: left out, {why}"}
+def median_ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> float:
+    """Median over the rounds."""
+    return statistics.median(a[key] / b[key] for a, b in zip(above, below, strict=True))
 
 
 def measure_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from hyena_glt.variants.scoring import AlleleEffect, VariantScorer
 from hyena_glt.variants.skipped import RecordTally, SkippedRecords
 from hyena_glt.variants.vcf_header import InfoField
 from hyena_glt.variants.vcf_reader import VcfReader
-from hyena_glt.variants.vcf_records import VcfRecord
+from hyena_glt.variants.vcf_records import VcfRecord, split_info, without_line_end
 from hyena_glt.variants.vcf_writer import Value, VcfWriter, index_vcf, open_vcf_writer
 
 MOST_RECORDS = 512  # of a shard
@@ -137,6 +137,7 @@ def run_variants(options: VariantOptions) -> None:
         outputs = [path for path in (options.output, options.table) if path is not None]
         if already_done(outputs, origin.provenance, options.force):
             _index_if_missing(options, genome)
+            _refuse_failed(_failed_in(options.output), options)
             return
         run = _VariantRun(options, calls, genome, wanted, origin)
         with kept_shards(options.output, run.key, force=options.force) as parts:
@@ -148,8 +149,26 @@ def run_variants(options: VariantOptions) -> None:
     note(str(tally))
     if options.as_json:
         write_json(STDOUT, run.summary(tally))
-    if tally.num_failed:
-        raise DataError(f"{tally.num_failed:,} records have no finite score (not_finite)", path=_shown(options.calls))
+    _refuse_failed(tally.num_failed, options)
+
+
+def _refuse_failed(count: int, options: VariantOptions) -> None:
+    if count:
+        raise DataError(f"{count:,} records have no finite score (not_finite)", path=_shown(options.calls))
+
+
+def _failed_in(output: Path) -> int:
+    """Records of a finished output that have no score, one allele at least because the net gave no finite one."""
+    with VcfReader(output) as reader:
+        reasons = [_reasons(record) for record in reader]
+    return sum(UnscoredReason.NOT_FINITE in found and "." not in found for found in reasons)
+
+
+def _reasons(record: VcfRecord) -> list[str]:
+    """Why each allele of a written record has no score; `.` where it has one."""
+    info = split_info(without_line_end(record.raw).split(b"\t")[7])
+    name = f"{REASON}=".encode()
+    return next((item[len(name) :].decode().split(",") for item in info if item.startswith(name)), [])
 
 
 class _Origin:

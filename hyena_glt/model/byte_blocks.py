@@ -1,7 +1,7 @@
 """bridge -> local decoder -> logits for a block of bytes at a time: nothing between them is ever whole.
 
 Only where no gradient is recorded, on the CPU: there a block stays in the cache, and the memory of a forward is that
-of its results.
+of its results. The decoder's states take the place of the encoder's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from hyena_glt.ops.shifted_sum import compiled_loops_read
 from hyena_glt.positions.position_info import PositionInfo
 
 
-def runs_in_blocks(bridge: nn.Module, decoder: nn.Module, head: ByteHead, encoded: Tensor) -> bool:
-    """Whether `decode_in_blocks` may stand for the three modules; hooks of theirs want to see whole tensors."""
-    modules = [part for module in (bridge, decoder, head) for part in module.modules()]
+def runs_in_blocks(encoder: nn.Module, bridge: nn.Module, decoder: nn.Module, head: ByteHead, encoded: Tensor) -> bool:
+    """Whether `decode_in_blocks` may stand for the last three modules; hooks of the four want to see whole tensors."""
+    modules = [part for module in (encoder, bridge, decoder, head) for part in module.modules()]
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in modules)
     return not (torch.is_grad_enabled() or hooked) and compiled_loops_read(encoded, head.project.weight)
 
@@ -42,7 +42,7 @@ def decode_in_blocks(
         bridge: From patch states to bytes.
         decoder: After it.
         head: At the end.
-        encoded: `(batch, length, local)` byte states before the bridge.
+        encoded: `(batch, length, local)` byte states before the bridge; written over.
         states: `(batch, num_patches, hidden)`.
         info: Positions of the bytes.
         patched: What the bridge may know of patch starts.
@@ -56,14 +56,17 @@ def decode_in_blocks(
     decode, write = decoder.prepared(encoded), head.writer()
     before, after = decoder.reach
     step = max(BLOCK_BYTES, LEAST_SHARE * (before + after))
-    decoded, logits = empty_large(encoded, *encoded.shape), empty_large(encoded, batch, length, head.num_ids)
+    logits = empty_large(encoded, batch, length, head.num_ids)
     for row in range(batch):
+        waiting, decoded = slice(0), encoded[row, :0]
         for start in range(0, length, step):
             stop = min(start + step, length)
             seen = slice(max(start - before, 0), min(stop + after, length))
             bridged = read(encoded[row, seen], row, seen).unsqueeze(0)
+            encoded[row, waiting] = decoded  # no later block reads what was there
             shown = None if mask is None else mask[row : row + 1, seen]
             block = decode(bridged, shown)[0, start - seen.start : stop - seen.start]
-            decoded[row, start:stop] = zero_padding(block, None if mask is None else mask[row, start:stop])
-            write(logits[row, start:stop], decoded[row, start:stop])
-    return decoded, logits
+            waiting, decoded = slice(start, stop), zero_padding(block, None if mask is None else mask[row, start:stop])
+            write(logits[row, waiting], decoded)
+        encoded[row, waiting] = decoded
+    return encoded, logits

@@ -505,7 +505,7 @@ class HyenaGLT(nn.Module):
         every_stage: bool,
     ) -> dict[str, Tensor]:
         parts = self.bridge, self.local_decoder, self.head
-        if not every_stage and runs_in_blocks(*parts, encoded):
+        if not every_stage and runs_in_blocks(self.local_encoder, *parts, encoded):
             decoded, logits = decode_in_blocks(*parts, encoded, trunk, info, patched, mask)
             return {"decoder": decoded, "logits": logits}
         bridged = self.bridge(encoded, trunk, info, patched.known_starts, patched.next_starts_patch)

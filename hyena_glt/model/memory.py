@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hyena_glt.errors import ConfigError
+from hyena_glt.layers.hyena_filter import CHUNKED_LENGTH
+from hyena_glt.ops.exponential_conv import CHUNK
 from hyena_glt.ops.fftconv import DIRECT_TAPS, OVERLAP_RATIO, fft_size
 from hyena_glt.ops.weight_cache import WEIGHT_CACHE
 
@@ -115,11 +117,16 @@ def estimate_memory(
 
 
 def cached_filter_bytes(config: HyenaGLTConfig, num_patches: int) -> int:
-    """What the trunk's filters leave in the cache of one forward: spectra, where they are convolved by FFT."""
+    """What the trunk's filters leave in the cache of one forward: spectra, or the matrices of chunks."""
     layout = config.trunk_layout
-    kinds = [layout[index % len(layout)] for index in range(config.num_layers)]
     taps = {"short": config.short_filter_length, "medium": config.medium_filter_length, "long": num_patches}
-    total = sum(_spectrum_bytes(config.hidden_size, min(taps[kind], num_patches), num_patches) for kind in kinds)
+    total = 0
+    for index in range(config.num_layers):
+        kind = layout[index % len(layout)]
+        if kind == "long" and config.long_filter == "exponential" and num_patches >= CHUNKED_LENGTH:
+            total += config.hidden_size * CHUNK * (CHUNK + 2 * config.filter_num_exponentials) * FLOAT
+        else:
+            total += _spectrum_bytes(config.hidden_size, min(taps[kind], num_patches), num_patches)
     return min(total * (1 if config.causal else 2), WEIGHT_CACHE.max_bytes)
 
 
@@ -136,14 +143,14 @@ def _forward_parts(sizes: Sizes, filters: int) -> tuple[dict[str, int], dict[str
     positions = 3 * sizes.index + sizes.index // 2
     operator = 6 * patch + BLOCKS
     feed_forward = 4 * patch + 4 * sizes.feed_forward
-    kept = {"positions": positions, "states": 2 * state + patch, "filters": filters, "logits": sizes.logits}
-    before = positions + state  # the encoder's states are alive from the pooling to the end
+    kept = {"positions": positions, "states": state + patch, "filters": filters, "logits": sizes.logits}
+    before = positions + state  # the byte states, from the pooling to the end
     after = before + patch + filters  # from the trunk to the end
     parts = {
         "encoder": positions + state + LOCAL_BLOCKS,
         "pooling": before + patch + LOCAL_BLOCKS,
         "trunk": before + patch + filters + max(operator, feed_forward),
-        "bytes": after + state + sizes.logits + 2 * sizes.index + sizes.window + LOCAL_BLOCKS,
+        "bytes": after + sizes.logits + 2 * sizes.index + sizes.window + LOCAL_BLOCKS,
     }
     return parts, kept
 
@@ -165,7 +172,7 @@ def _training_parts(config: HyenaGLTConfig, sizes: Sizes) -> dict[str, int]:
 def _in_heap(sizes: Sizes) -> int:
     """Bytes of a forward's tensors in blocks that the C library keeps: those below its limit."""
     blocks = (
-        (2 * sizes.byte_state, sizes.byte_state),
+        (sizes.byte_state, sizes.byte_state),
         (sizes.logits, sizes.logits),
         (6 * sizes.patch_state, sizes.patch_state),
     )

@@ -1,7 +1,7 @@
 """Convolution with sums of real exponentials in time linear in the length: chunks by matrix products, sums between.
 
 Within a chunk the filter is a small triangular matrix. All that an exponential remembers of the chunks before is one
-number, s <- s exp(-64 rate) + what the chunk adds, so the length never meets itself. No FFT, and what comes out at a
+number, s <- s exp(-32 rate) + what the chunk adds, so the length never meets itself. No FFT, and what comes out at a
 position depends on no later one, to the last bit.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hyena_glt.ops.shifted_sum import compiled_loops_read
 
-CHUNK = 64
+CHUNK = 32  # as fast as 64, or faster, at 512 to 62,500 steps, with a quarter of the matrix within
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,6 +18,8 @@ import torch
 from hyena_glt import HyenaGLT, HyenaGLTConfig, Patcher
 from hyena_glt.cli import variants_run
 from hyena_glt.sequences.simulate import generate_random_genomic_sequence
+from hyena_glt.variants.alleles import UnscoredReason
+from hyena_glt.variants.scoring import AlleleEffect
 
 CONTIG = generate_random_genomic_sequence(3000, seed=21)
 KEYS = ["HGLT_LLR", "HGLT_DIST", "HGLT_DPATCH", "HGLT_DVAR", "HGLT_DCOMP", "HGLT_REASON"]
@@ -128,6 +130,24 @@ def test_a_finished_command_is_not_run_again(scored, tmp_path, folder):
     other_run = scored("--window", 64)
     assert (other_run.code, "--force" in other_run.err) == (2, True)
     assert scored("--window", 64, "--force").code == 0
+
+
+def test_a_finished_run_with_a_score_that_is_not_finite_stays_an_error(scored, tmp_path, folder, monkeypatch):
+    score = variants_run.VariantScorer.score_records
+
+    def failing(self, shard):
+        effects = score(self, shard)
+        effects[1] = [AlleleEffect(reason=UnscoredReason.NOT_FINITE)]
+        effects[4][0] = AlleleEffect(reason=UnscoredReason.NOT_FINITE)
+        return effects
+
+    monkeypatch.setattr(variants_run.VariantScorer, "score_records", failing)
+    problem = f"error: {folder / 'calls.vcf'}: 2 records have no finite score (not_finite)\n"
+    done = scored()
+    assert (done.code, done.err.endswith(problem), "failed 2 of 7" in done.err) == (1, True, True)
+    again = scored()
+    assert (again.code, again.err.endswith(problem), "already done" in again.err) == (1, True, True)
+    assert sum("not_finite" in text for text in records(tmp_path / "out.vcf.gz")) == 2
 
 
 def test_batch_size_changes_no_byte(scored, tmp_path):

@@ -57,7 +57,7 @@ def test_learned_boundaries_go_through_blocks_too(tokens):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["bridge", "local_decoder", "head"])
+@pytest.mark.parametrize("name", ["local_encoder", "bridge", "local_decoder", "head"])
 def test_a_hooked_module_is_called_whole(tokens, lengths, name):
     net, seen = make_net(), []
     without = net(tokens, lengths).logits
