@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Processes that share the tests.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format bench clean
@@ -21,10 +23,10 @@ demo: $(STAMP)  ## simulate a genome, patch it, embed it, write the report into 
 	$(BIN)/hyena-glt demo --force -o demo
 
 test: $(STAMP)  ## the tests, without those marked slow
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest --slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --slow
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
