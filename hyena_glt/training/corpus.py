@@ -245,6 +245,12 @@ class Regions:
         """Symbols of all regions."""
         return int((self.spans[:, 2] - self.spans[:, 1]).sum())
 
+    def without_gaps(self) -> Regions:
+        """The regions without runs of 1000 and more ambiguity symbols."""
+        return Regions(
+            self.corpus, _shared(self.spans, _stretches(self.corpus, _whole_spans(self.corpus)), self.corpus)
+        )
+
 
 def split_corpus(
     corpus: Corpus,
@@ -388,6 +394,21 @@ def _stretches(corpus: Corpus, spans: Whole) -> Whole:
     contig = np.searchsorted(corpus.starts, runs[:, 0], side="right") - 1
     offset = corpus.starts[contig][:, None]
     return _without(spans, np.column_stack([contig, runs - offset]), corpus.contigs.lengths, 0)
+
+
+def _shared(spans: Whole, others: Whole, corpus: Corpus) -> Whole:
+    """What lies in both of two lists of spans, each ascending and without overlaps, `(n, 3)`."""
+    begins, ends = (
+        [corpus.starts[part[:, 0]] + part[:, column] for part in (spans, others)] for column in (1, 2)
+    )  # in the symbols of all contigs
+    cuts = np.unique(np.concatenate([*begins, *ends]))
+    left, right = cuts[:-1], cuts[1:]
+    inside = np.ones(len(left), np.bool_)
+    for begin, end in zip(begins, ends, strict=True):
+        inside &= np.searchsorted(begin, left, side="right") > np.searchsorted(end, left, side="right")
+    left, right = left[inside], right[inside]
+    contig = np.searchsorted(corpus.starts, left, side="right") - 1
+    return np.stack([contig, left - corpus.starts[contig], right - corpus.starts[contig]], axis=1)
 
 
 def _without(spans: Whole, removed: Whole, lengths: Whole, gap: int) -> Whole:

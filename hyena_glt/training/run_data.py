@@ -123,7 +123,11 @@ def make_patcher(options: PatchingSection, learned: Regions) -> Patcher | None:
 
 
 def fit_pieces(learned: Regions, most_bases: int) -> list[bytes]:
-    """The regions, or where they are longer than `most_bases` evenly spaced pieces of them."""
+    """The regions, or where they are longer than `most_bases` evenly spaced pieces of them, without gaps of N.
+
+    A gap counts as one patch length after another where all scores are equal: no threshold gives a mean length then.
+    """
+    learned = learned.without_gaps()
     spans = learned.spans
     if learned.num_bases > most_bases:
         every = tile(spans, FIT_PIECE, FIT_PIECE)

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -425,6 +426,25 @@ def test_boundaries_that_need_the_future_are_refused(begin, tmp_path):
     Patcher(patching_mode="entropy", entropy_model="auto").save(tmp_path / "p")
     with pytest.raises(ConfigError, match=r"patching\.patcher: .*is_causal False"):
         begin(tmp_path / "run", patching={"mode": "entropy", "patcher": str(tmp_path / "p")})
+
+
+def test_patchers_are_fitted_without_the_gaps_of_a_genome(tmp_path):
+    parts = [generate_random_genomic_sequence(4000, seed) for seed in (1, 2)]
+    (tmp_path / "gaps.fa").write_text(
+        f">a\n{'N' * 50_000}{parts[0]}{'N' * 1000}{parts[1]}{'N' * 999}\n>b\n{parts[0]}\n"
+    )
+    corpus = Corpus.from_fasta([tmp_path / "gaps.fa"])
+    regions = Regions(corpus, np.array([[0, 0, 52_000], [0, 53_000, 59_999], [1, 100, 4000]]))
+    assert regions.without_gaps().spans.tolist() == [
+        [0, 50_000, 52_000],
+        [0, 53_000, 54_000],
+        [0, 55_000, 59_999],
+        [1, 100, 4000],
+    ]
+    assert Regions.whole(corpus).without_gaps().num_bases == 12_999
+    patcher = make_patcher(PatchingSection(mode="entropy", target_length=6.0), Regions.whole(corpus))
+    lengths, _ = patcher.patch(parts[0])
+    assert abs(len(parts[0]) / lengths.shape[1] - 6.0) < 1.0
 
 
 def test_patchers_are_fitted_on_evenly_spaced_pieces(genome):
