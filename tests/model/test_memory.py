@@ -13,6 +13,7 @@ from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.errors import ConfigError
 from hyena_glt.model import HyenaGLT
 from hyena_glt.model.memory import cached_filter_bytes
+from hyena_glt.ops.exponential_conv import CHUNK
 
 TOLERANCE = 0.2
 MEASURE = """
@@ -90,11 +91,19 @@ def test_more_of_anything_needs_more(small_net):
     assert net.estimate_memory(4096, training=True).peak_bytes > least
 
 
-def test_cached_spectra_are_counted():
-    config = HyenaGLTConfig.preset("small")  # 2 short, 2 medium and 2 long filters of 256 channels
-    spectra = 2 * 256 * (512 // 2 + 1) * 8 + 2 * 256 * (4096 // 2 + 1) * 8
-    assert cached_filter_bytes(config, 2048) == 2 * 256 * 7 * 4 + spectra
-    assert HyenaGLT(config).estimate_memory(32768).kept["filters"] == cached_filter_bytes(config, 2048)
+@pytest.mark.parametrize(
+    ("long_filter", "num_patches", "long"),
+    [
+        ("exponential", 2048, 2 * 256 * CHUNK * (CHUNK + 2 * 16) * 4),  # the matrices of chunks
+        ("implicit", 2048, 2 * 256 * (4096 // 2 + 1) * 8),  # spectra
+    ],
+)
+def test_cached_filters_are_counted(long_filter, num_patches, long):
+    config = HyenaGLTConfig.preset("small", long_filter=long_filter)  # 2 short, 2 medium, 2 long of 256 channels
+    short, medium = 2 * 256 * 7 * 4, 2 * 256 * (512 // 2 + 1) * 8
+    assert cached_filter_bytes(config, num_patches) == short + medium + long
+    kept = HyenaGLT(config).estimate_memory(16 * num_patches).kept
+    assert kept["filters"] == cached_filter_bytes(config, num_patches)
 
 
 @pytest.mark.parametrize("options", [{"length": 0}, {"length": 8, "batch": 0}, {"length": 8, "patch_length": 0.5}])
