@@ -1,6 +1,6 @@
 """Cached generation, per token, against one full patched forward for each token.
 
-    python benchmarks/generation_speed.py [--preset base] [--context 4096] [--patch 16] [--tokens 128] [--repeats 5]
+    python benchmarks/generation_speed.py [--preset base] [--context 4096] [--patch 16] [--tokens 128] [--repeats 15]
         [--long-filter implicit exponential] [--threads 1] [--json out.json]
 
 Batch 1, float32, random weights, static patches. Cached: a stream has taken the context; then `--tokens` letters are
@@ -8,8 +8,9 @@ drawn one by one as `generate` draws them, each drawn letter fed before the next
 so that the trunk's steps count in their true share; the mean over a run is one value, the median of `--repeats` runs
 counts. Of these runs the median step that closes a patch and the median step that does not stand beside it. Full: one
 forward over the context with the patching in it, in inference mode, as it would be needed for every token; median of
-`--repeats`. The two alternate, so that a busy machine slows them alike. CPU seconds of the process give the ratio a
-second time: they do not count what other processes take away.
+`--repeats`. The two alternate, and the ratio is the median of the ratios of each pair, whose two halves met the same
+machine within a second; their quartiles stand beside it. CPU seconds of the process give the ratio a second time: they
+do not count what other processes take away.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--long-filter", nargs="*", default=["implicit", "exponential"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -75,16 +76,22 @@ def measure(options: argparse.Namespace, long_filter: str) -> dict[str, Any]:
         runs["cached"].append(timed(lambda: draw(run, logits, options.tokens, steps), options.tokens))  # noqa: B023
         runs["full"].append(timed(lambda: net.forward_with_patching(text, return_position_info=False), 1))
     cached, full = ([statistics.median(part) for part in zip(*runs[name], strict=True)] for name in runs)
+    ratios, cpu_ratios = (
+        [whole[clock] / token[clock] for token, whole in zip(runs["cached"], runs["full"], strict=True)]
+        for clock in (0, 1)
+    )
+    low, _, high = statistics.quantiles(ratios, n=4)
     return {
         "long_filter": long_filter,
         "cached_ms": cached[0],
         "byte_step_ms": statistics.median([ms for ms, closes in steps if not closes]),
         "patch_step_ms": statistics.median([ms for ms, closes in steps if closes]),
         "full_ms": full[0],
-        "ratio": full[0] / cached[0],
+        "ratio": statistics.median(ratios),
+        "ratio_quartiles": [low, high],
         "cached_cpu_ms": cached[1],
         "full_cpu_ms": full[1],
-        "cpu_ratio": full[1] / cached[1],
+        "cpu_ratio": statistics.median(cpu_ratios),
     }
 
 
@@ -117,11 +124,13 @@ def as_table(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         "",
     ]
     heads = ["long filter", "cached, ms per token", "step in a patch, ms", "step that closes one, ms"]
-    heads += ["full forward, ms", "ratio", "cached, CPU ms", "full, CPU ms", "ratio, CPU"]
+    heads += ["full forward, ms", "ratio (quartiles)", "cached, CPU ms", "full, CPU ms", "ratio, CPU"]
     lines += [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         numbers = [f"{row[name]:.2f}" for name in ("cached_ms", "byte_step_ms", "patch_step_ms")]
-        numbers += [f"{row['full_ms']:.0f}", f"{row['ratio']:.0f}", f"{row['cached_cpu_ms']:.2f}"]
+        low, high = row["ratio_quartiles"]
+        numbers += [f"{row['full_ms']:.0f}", f"{row['ratio']:.0f} ({low:.0f} to {high:.0f})"]
+        numbers += [f"{row['cached_cpu_ms']:.2f}"]
         numbers += [f"{row['full_cpu_ms']:.0f}", f"{row['cpu_ratio']:.0f}"]
         lines.append(f"| {' | '.join([row['long_filter'], *numbers])} |")
     return "\n".join(lines)

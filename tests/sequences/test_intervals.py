@@ -103,7 +103,11 @@ def test_intervals_are_checked_and_sort_along_the_genome():
 BED = b"# comment\ntrack name=x\nbrowser position chr1\n\nchr1\t0\t10\nchr2\t5\t6\tname\t0\t+\n"
 
 
-@pytest.mark.parametrize("content", [BED, gzip.compress(BED), BED.replace(b"\n", b"\r\n"), BED.rstrip()])
+@pytest.mark.parametrize(
+    "content",
+    [BED, gzip.compress(BED), BED.replace(b"\n", b"\r\n"), BED.rstrip()],
+    ids=["plain", "gzip", "CRLF", "no last newline"],
+)
 def test_bed_counts_from_zero(tmp_path, content):
     (tmp_path / "x.bed").write_bytes(content)
     assert read_bed(tmp_path / "x.bed") == [Interval("chr1", 0, 10), Interval("chr2", 5, 6)]

@@ -37,6 +37,7 @@ def test_the_last_line_needs_no_newline(tmp_path):
         (b"a\nb\0\n", "x:2: zero byte"),
         (gzip.compress(b"a\n" * 99)[:-3], "x: truncated gzip"),
     ],
+    ids=["not UTF-8", "byte-order mark", "carriage return", "zero byte", "truncated"],
 )
 def test_damaged_text_is_refused_with_its_line(tmp_path, content, words):
     (tmp_path / "x").write_bytes(content)
