@@ -128,27 +128,24 @@ class _Contig:
         )
 
     def _cut(self, decided: DecidedBlock) -> np.ndarray:
-        """Lengths of the patches completed; a leading run of N is one patch, not cut after its first symbol."""
+        """Lengths of the patches completed; a leading run of N is one patch that only the cap cuts, wherever blocks end."""
         begin, parts = 0, []
         if self._leading is not None:
             size = decided.ambiguous.size
             begin = size if decided.ambiguous.all() else int(decided.ambiguous.argmin())
-            self._leading += begin
+            before, self._leading = self._leading, self._leading + begin
+            cap = self._scanner.rule.cap
+            parts.append(np.full(self._leading // cap - before // cap, cap))
             if begin == size and not decided.block.last:
-                return np.zeros(0, dtype=np.int64)
-            parts.append(_cut_run(self._leading, self._scanner.rule.cap))
+                return parts[0]
+            if rest := self._leading % cap:
+                parts.append(np.array([rest]))
             self._scanner.skip(self._leading)
             self._leading = None
         parts.append(self._scanner.feed(decided.decisive[begin:], decided.forced_starts[begin:]))
         if decided.block.last:
             parts.append(self._scanner.finish())
         return np.concatenate(parts)
-
-
-def _cut_run(length: int, cap: int) -> np.ndarray:
-    """Patch lengths of one run of symbols that only the cap cuts."""
-    whole, rest = divmod(length, cap)
-    return np.array([cap] * whole + [rest] * (rest > 0), dtype=np.int64)
 
 
 @njit(cache=True, nogil=True)

@@ -59,10 +59,14 @@ def test_blocks_of_any_size_give_the_patches_of_the_patcher(fields, sequence, cu
 
 
 @settings(max_examples=60, deadline=None)
-@given(sequence=dna, cuts=st.lists(st.integers(1, 119), max_size=6))
-def test_mean_surprises_are_those_of_the_bases(sequence, cuts):
+@given(run=st.integers(0, 60), sequence=dna, cuts=st.lists(st.integers(1, 179), max_size=6))
+def test_mean_surprises_are_those_of_the_bases(run, sequence, cuts):
     args = PatcherArgs(threshold=1.385, max_patch_length=11)
+    sequence = b"N" * run + sequence  # a run may be longer than the cap and than a block
     patched = list(patch_blocks(blocks_of(sequence, cuts), DNA, MODEL, args))
+    seen = np.cumsum([len(part.block.sequence) for part in patched])
+    cut = np.cumsum([part.lengths.sum() for part in patched])
+    assert ((seen - cut >= 0) & (seen - cut <= 11)).all()  # each patch comes with the block that completes it
     lengths = np.concatenate([part.lengths for part in patched])
     means = np.concatenate([part.mean_surprises for part in patched])
     edges = np.cumsum(lengths)[:-1]
