@@ -9,7 +9,7 @@ import typer
 
 from hyena_glt.cli import options as opt
 from hyena_glt.cli.runtime import note
-from hyena_glt.errors import ConfigError, DataError, UsageError
+from hyena_glt.errors import DataError
 
 if TYPE_CHECKING:
     from hyena_glt.cli.plan import PatchPlan
@@ -65,7 +65,7 @@ def calibrate(
     """
     import json
 
-    from hyena_glt.cli.outputs import already_done, same_file
+    from hyena_glt.cli.outputs import already_done, check_plot, same_file
     from hyena_glt.cli.plan import PatchOptions, make_plan
     from hyena_glt.cli.source import open_genome
     from hyena_glt.patching.calibration import contig_thresholds_file
@@ -85,8 +85,8 @@ def calibrate(
     outputs = [output]
     if per_contig:
         outputs.append(contig_thresholds_file(output))
+    check_plot(plot)
     if plot is not None:
-        _check_plot(plot)
         outputs += [plot, _numbers_file(plot)]
     same_file([path for path in (*genomes, entropy_model, *outputs) if path and str(path) != "-"])
     with open_genome(
@@ -113,16 +113,6 @@ def calibrate(
     if as_json:
         print(json.dumps(facts, indent=2))
     note(f"threshold {plan.threshold:.9g} nats for a mean patch length of {plan.target_length:g}; wrote {output}")
-
-
-def _check_plot(plot: Path) -> None:
-    """Refuse a figure that cannot be made before the genome is read."""
-    from hyena_glt.reports.threshold_curve import check_figure_path
-
-    try:
-        check_figure_path(plot)
-    except ConfigError as problem:
-        raise UsageError(f"--plot {problem}") from None
 
 
 def _numbers_file(plot: Path) -> Path:

@@ -59,7 +59,7 @@ def distances(
         load_genomes,
         write_matrix,
     )
-    from hyena_glt.cli.outputs import STDOUT, format_of, same_file
+    from hyena_glt.cli.outputs import STDOUT, check_plot, format_of, same_file
     from hyena_glt.cli.source import open_genome
     from hyena_glt.errors import UsageError
 
@@ -77,10 +77,7 @@ def distances(
     kind = format_of(output, output_format, FORMATS, default="tsv")
     if strict_names and kind != "phylip":
         raise UsageError("--strict-names: only PHYLIP has them; write .phy, or leave it out")
-    if plot is not None:
-        from hyena_glt.evolution.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     same_file([path for path in (*genomes, patcher, plot, output) if path is not None and path != STDOUT])
     first, *others = genomes
     with open_genome(first, alphabet.value, degap=degap, others=others) as source:

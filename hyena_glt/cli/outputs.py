@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hyena_glt.cli.runtime import note
-from hyena_glt.errors import OutputExistsError, UsageError
+from hyena_glt.errors import ConfigError, OutputExistsError, UsageError
 from hyena_glt.sequences.atomic import atomic_write
 from hyena_glt.tracks.provenance import Provenance
 
@@ -45,6 +45,22 @@ def format_of(path: Path, wanted: str | None, formats: dict[str, str], default: 
     if not suffixes or suffixes[-1] not in formats:
         raise UsageError(f"{path}: the suffix tells no format; give -O {'|'.join(known)}")
     return formats[suffixes[-1]]
+
+
+def check_plot(plot: Path | None) -> None:
+    """Refuse a figure that cannot be made before the genome is read.
+
+    Raises:
+        UsageError: Another suffix than .png, .svg or .pdf.
+        MissingExtraError: matplotlib is not installed.
+    """
+    from hyena_glt.sequences.figure_files import check_figure_path
+
+    try:
+        if plot is not None:
+            check_figure_path(plot)
+    except ConfigError as problem:
+        raise UsageError(f"--plot {problem}") from None
 
 
 def command_line() -> tuple[str, ...]:

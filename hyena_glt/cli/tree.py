@@ -75,7 +75,7 @@ def tree(
     hyena-glt tree d.phy --method upgma -o t.nwk
     """
     from hyena_glt.cli.evolution_run import CompareOptions, NetOptions, is_finished, write_with_sidecar
-    from hyena_glt.cli.outputs import STDOUT, same_file
+    from hyena_glt.cli.outputs import STDOUT, check_plot, same_file
     from hyena_glt.cli.source import open_genome
     from hyena_glt.evolution.matrix_files import is_matrix_file
     from hyena_glt.evolution.trees import write_newick
@@ -97,10 +97,7 @@ def tree(
         net=NetOptions(model, untrained, size.value, seed, device, patcher),
     )
     options.check()
-    if plot is not None:
-        from hyena_glt.evolution.figures import check_figure_path
-
-        check_figure_path(plot)
+    check_plot(plot)
     same_file([path for path in (*genomes, patcher, plot, output) if path is not None and path != STDOUT])
     about: dict[str, Any] = {"method": method.value, "root": root.value, "bootstrap": replicates, "seed": seed}
     first, *others = genomes

@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyena_glt.errors import ConfigError, MissingExtraError
 from hyena_glt.evolution.matrix import DistanceMatrix
 from hyena_glt.evolution.trees import Phylogeny, leaf_splits, linkage, rooted_at_midpoint
-from hyena_glt.sequences.atomic import atomic_write
+from hyena_glt.sequences.figure_files import write_figure_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg", "pdf")
-DOTS_PER_INCH = 150
 LONGEST_NAME = 44  # characters shown
-STYLE = {"svg.hashsalt": "hyena-glt", "font.size": 9, "font.family": "DejaVu Sans"}
-# Leave the time out, so that a figure made again is the same file.
-METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
+STYLE = {"font.size": 9, "font.family": "DejaVu Sans"}
 LINE, SUPPORT_COLOUR, GUIDE = "#22313f", "#0b5394", "#c9ced6"
 LOW_SUPPORT = 0.5  # a support below it is not written
-
-
-def check_figure_path(path: str | os.PathLike[str]) -> str:
-    """The format that a figure's name asks for, once it is known that figures can be drawn.
-
-    Raises:
-        ConfigError: Another suffix than .png, .svg or .pdf.
-        MissingExtraError: matplotlib is not installed.
-    """
-    suffix = Path(path).suffix.lower().lstrip(".")
-    if suffix not in FORMATS:
-        raise ConfigError(f"{os.fspath(path)}: expected a name that ends with .png, .svg or .pdf")
-    _matplotlib()
-    return suffix
 
 
 def write_figure(
@@ -56,12 +33,10 @@ def write_figure(
         MissingExtraError: matplotlib is not installed.
         OutputExistsError: The file exists.
     """
-    suffix = check_figure_path(path)
-    with _matplotlib().rc_context(STYLE), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = draw_heat_map(what, title) if isinstance(what, DistanceMatrix) else draw_tree(what, title)
-        with atomic_write(path, overwrite=overwrite) as handle:
-            figure.savefig(handle, format=suffix, dpi=DOTS_PER_INCH, metadata=METADATA[suffix])
+        draw = partial(draw_heat_map, what) if isinstance(what, DistanceMatrix) else partial(draw_tree, what)
+        write_figure_file(path, partial(draw, title), STYLE, overwrite=overwrite)
 
 
 def draw_heat_map(matrix: DistanceMatrix, title: str) -> Figure:
@@ -190,11 +165,3 @@ def _write_supports(axes: Axes, tree: Any, places: dict[int, tuple[float, float]
 def _shown(name: str) -> str:
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return clean if len(clean) <= LONGEST_NAME else clean[: LONGEST_NAME - 1] + "…"
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtraError("figures need matplotlib; install it with: pip install 'hyena-glt[plot]'") from None
-    return matplotlib

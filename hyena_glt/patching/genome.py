@@ -128,7 +128,7 @@ class _Contig:
         )
 
     def _cut(self, decided: DecidedBlock) -> np.ndarray:
-        """Lengths of the patches completed; a leading run of N is one patch that only the cap cuts, wherever blocks end."""
+        """Lengths of the patches completed; a leading run of N is one patch, which only the cap cuts."""
         begin, parts = 0, []
         if self._leading is not None:
             size = decided.ambiguous.size

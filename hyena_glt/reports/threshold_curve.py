@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hyena_glt.errors import ConfigError, MissingExtraError
-from hyena_glt.sequences.atomic import atomic_write
+from hyena_glt.sequences.figure_files import load_matplotlib, write_figure_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,18 +20,10 @@ if TYPE_CHECKING:
 
     from hyena_glt.patching.threshold_search import ThresholdCurve
 
-FORMATS = ("png", "svg", "pdf")
 SIZE_INCHES = (7.2, 5.6)
-DOTS_PER_INCH = 150
 MARGIN = 0.02  # of the axis of thresholds
 CURVE, UNCAPPED, CHOSEN, BARS, BARS_ABOVE = "#0b5394", "#8fb3d9", "#c1121f", "#c9ced6", "#e39aa0"
-STYLE = {"svg.hashsalt": "hyena-glt", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-# Leave the time out, so that a figure made again is the same file.
-METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +37,6 @@ class CalibratedPoint:
     cap: int | None = None  # bases
 
 
-def check_figure_path(path: str | os.PathLike[str]) -> str:
-    """The format that a figure's name asks for, once it is known that figures can be drawn.
-
-    Raises:
-        ConfigError: Another suffix than .png, .svg or .pdf.
-        MissingExtraError: matplotlib is not installed.
-    """
-    suffix = Path(path).suffix.lower().lstrip(".")
-    if suffix not in FORMATS:
-        raise ConfigError(f"{os.fspath(path)}: expected a name that ends with .png, .svg or .pdf")
-    _matplotlib()
-    return suffix
-
-
 def write_threshold_curve(
     path: str | os.PathLike[str], curve: ThresholdCurve, chosen: CalibratedPoint, *, overwrite: bool = False
 ) -> None:
@@ -71,9 +48,7 @@ def write_threshold_curve(
         OutputExistsError: The file exists.
         SystemProblem: It cannot be written.
     """
-    suffix = check_figure_path(path)
-    with _matplotlib().rc_context(STYLE), atomic_write(path, overwrite=overwrite) as handle:
-        draw_threshold_curve(curve, chosen).savefig(handle, format=suffix, dpi=DOTS_PER_INCH, metadata=METADATA[suffix])
+    write_figure_file(path, partial(draw_threshold_curve, curve, chosen), STYLE, overwrite=overwrite)
 
 
 def draw_threshold_curve(curve: ThresholdCurve, chosen: CalibratedPoint) -> Figure:
@@ -82,7 +57,7 @@ def draw_threshold_curve(curve: ThresholdCurve, chosen: CalibratedPoint) -> Figu
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    _matplotlib()
+    load_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
@@ -143,11 +118,3 @@ def _draw_histogram(axes: Axes, curve: ThresholdCurve, chosen: CalibratedPoint) 
 
 def _chosen_text(chosen: CalibratedPoint) -> str:
     return f"chosen: {chosen.threshold:.5g} nats, {chosen.mean_length:.4g} bases"
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtraError("figures need matplotlib; install it with: pip install 'hyena-glt[plot]'") from None
-    return matplotlib
