@@ -1,6 +1,6 @@
 """Each command of the applications on real files: seconds, peak memory, and what another program finds in the output.
 
-    python benchmarks/commands.py DATA [--only variants trees ...] [--scratch FOLDER] [--threads 2] [--window 1024]
+    python benchmarks/commands.py DATA [--only variants trees ...] [--scratch FOLDER] [--threads 2] [--window 512]
         [--json out.json]
 
 DATA holds `genomes/`, `human/`, `phylo/` and `variants/`. Each command runs in a process of its own; its wall and CPU
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections))
     parser.add_argument("--scratch", type=Path, help="keep the outputs here")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
