@@ -154,8 +154,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--patience", type=int, default=8, help="epochs without a better loss")
     parser.add_argument("--size", default="tiny", help="preset of the net from scratch; the CNN gets its weights")
     parser.add_argument("--patch-size", type=float, default=8.0, help="bases, of the net from scratch")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of what starts from random weights")
-    parser.add_argument("--tuned-rate", type=float, default=5e-4, help="of what starts from the shipped weights")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cells", type=Path, default=Path("runs/classification.jsonl"))
@@ -222,7 +221,7 @@ def usable_methods(asked: list[str]) -> list[str]:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """Options that change a result."""
-    names = ("seconds", "most_epochs", "patience", "size", "patch_size", "learning_rate", "tuned_rate", "weight_decay")
+    names = ("seconds", "most_epochs", "patience", "size", "patch_size", "learning_rate", "weight_decay")
     return {name: getattr(options, name) for name in names}
 
 
@@ -309,7 +308,7 @@ def fit_net(method: str, dataset: Dataset, split: Split, seed: int, options: arg
     """Fine-tune our net, all weights."""
     train, valid = dataset.labelled.take(split.fit), dataset.labelled.take(split.valid)
     shared = {
-        "learning_rate": options.tuned_rate if method == "shipped" else options.learning_rate,
+        "learning_rate": options.learning_rate,
         "weight_decay": options.weight_decay,
         "augment_strands": dataset.both_strands,
         "average_strands": dataset.both_strands,
