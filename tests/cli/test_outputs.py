@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyena_glt.cli.outputs import already_done, format_of, read_provenance, same_file, write_json
+from hyena_glt.cli.outputs import already_done, check_plot, format_of, read_provenance, same_file, write_json
 from hyena_glt.cli.writers import PATCH_FORMATS, open_patch_writer
 from hyena_glt.errors import OutputExistsError, UsageError
 from hyena_glt.tracks import Provenance
@@ -68,3 +68,14 @@ def test_one_name_cannot_be_input_and_output(tmp_path):
     same_file([tmp_path / "a", None, tmp_path / "b"])
     with pytest.raises(UsageError, match="named twice"):
         same_file([tmp_path / "a", tmp_path / "x" / ".." / "a"])
+
+
+@pytest.mark.parametrize("name", ["tree.jpg", "tree"])
+def test_a_figure_of_another_kind_is_refused_beforehand(name):
+    with pytest.raises(UsageError, match=rf"--plot {name}: expected a name that ends with .png, .svg or .pdf"):
+        check_plot(Path(name))
+
+
+def test_no_figure_or_one_that_can_be_drawn_is_fine():
+    check_plot(None)
+    check_plot(Path("tree.PNG"))
