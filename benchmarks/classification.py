@@ -14,9 +14,11 @@ kept as published (`ienhancer_clean` drops them from the training part). Where t
 `--shared-word` bases (20; either strand, directly or through others) stay on one side too: 48 of the 53 negatives of
 `uci_promoters` and 2,726 of the 3,000 of `ecoli_promoters` share such a word with another one, and to know a region
 again is not to know promoters. `--shared-word 0` divides as the published figures did. Early stopping, on the loss,
-sees a part of the training sequences alone. `scratch`, `shipped`, `shape` (the shipped net's shape with random weights)
-and `cnn` get the same processor seconds a fit: a short probe says how many whole epochs fit, one at least. `kmer` is a
-logistic regression on counts of 6-mers with C from an inner cross-validation. No option was chosen by a test result.
+sees a part of the training sequences alone. `scratch` (random weights, no n-grams), `ngrams` (the same with random
+vectors of n-grams), `shipped`, `bare` (the shipped net without its n-grams), `shape` (the shipped net's shape with
+random weights) and `cnn` get the same processor seconds a fit: a short probe says how many whole epochs fit, one at
+least. `kmer` is a logistic regression on counts of 6-mers with C from an inner cross-validation. No option was chosen
+by a test result.
 
 Figures are means over the seeds; intervals (95 %) come from 1,000 bootstrap resamples of the test sequences, the same
 ones in every seed and method, and do not tell how much a seed changes: that is the column beside.
@@ -58,9 +60,17 @@ Reals = NDArray[np.float64]
 
 KMER = 6
 MEASURES = ("accuracy", "mcc", "auroc")
-METHODS = ("scratch", "shipped", "shape", "cnn", "kmer")
-FROM_SHIPPED = ("shipped", "shape")
-COMPARED = (("scratch", "cnn"), ("scratch", "kmer"), ("shipped", "scratch"), ("shipped", "cnn"), ("shipped", "shape"))
+METHODS = ("scratch", "ngrams", "shipped", "bare", "shape", "cnn", "kmer")
+FROM_SHIPPED = ("shipped", "bare", "shape")
+COMPARED = (
+    ("scratch", "cnn"),
+    ("scratch", "kmer"),
+    ("scratch", "ngrams"),
+    ("shipped", "scratch"),
+    ("bare", "scratch"),
+    ("shipped", "cnn"),
+    ("shipped", "shape"),
+)
 SPLIT_FOLDS = 5  # one of which is the test part where a set is divided 80/20
 PROBE_BATCHES = 6
 REGULARISATION = 10.0 ** np.arange(-4, 2)  # values of C
@@ -335,11 +345,13 @@ def fit_net(method: str, dataset: Dataset, split: Split, seed: int, options: arg
 
 def base_net(method: str, seed: int, options: argparse.Namespace) -> HyenaGLT:
     """What is fine-tuned, anew at each call."""
-    if method == "scratch":
+    if method in ("scratch", "ngrams"):
         patcher = Patcher(patching_mode="static", patch_size=options.patch_size, device="cpu")
-        return untrained_net(options.size, "dna", patcher, seed)
+        return untrained_net(options.size, "dna", patcher, seed, ngrams=method == "ngrams")
     shipped = shipped_net()
-    if method == "shipped":
+    if method == "bare":
+        shipped.drop_ngrams()
+    if method != "shape":
         return shipped
     with torch.random.fork_rng():
         torch.manual_seed(seed)

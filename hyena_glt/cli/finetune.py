@@ -99,6 +99,14 @@ def finetune(
     patience: Annotated[
         int | None, typer.Option("--patience", min=1, help="Stop after so many epochs without a better value.")
     ] = None,
+    ngrams: Annotated[
+        bool | None,
+        typer.Option(
+            "--ngrams/--no-ngrams",
+            help="Embed n-grams of bases too. Default: as the net of --model does; with --untrained not, since their "
+            "random vectors remember a small set by heart.",
+        ),
+    ] = None,
     pooling: Annotated[
         Pooling, typer.Option("--pooling", help="States that the head of a sequence averages.")
     ] = Pooling.bytes,
@@ -165,6 +173,7 @@ def finetune(
         augment_strands=rc in (Strands.augment, Strands.both),
         average_strands=rc in (Strands.avg, Strands.both),
         class_weights=_weights(class_weights),
+        drop_ngrams=ngrams is False,
         pooling=pooling.value,
         metric=metric,
         patience=patience,
@@ -190,7 +199,7 @@ def finetune(
     )
     share = 0.1 if valid_share is None else valid_share
     parts = _parts(reader, table, valid, share, task.value, seed, strict)
-    base = _base(model, untrained, alphabet.value, patcher, patch_size, seed, device, threads)
+    base = _base(model, untrained, alphabet.value, patcher, patch_size, ngrams is True, seed, device, threads)
     tuned = _prepared(base, parts, options, alphabet.value)
     folder = _begin(output, force)  # what can be refused has been
     result = _train(tuned, parts, options, folder)
@@ -300,6 +309,7 @@ def _base(
     alphabet: str,
     patcher: Path | None,
     patch_size: float | None,
+    ngrams: bool,
     seed: int,
     device: str,
     threads: int | None,
@@ -318,7 +328,7 @@ def _base(
     assert untrained is not None
     if cutter is None:
         raise UsageError("--untrained: give --patch-size or --patcher as well; random weights have no patcher")
-    return untrained_net(untrained.value, alphabet, cutter, seed).to(place)
+    return untrained_net(untrained.value, alphabet, cutter, seed, ngrams=ngrams).to(place)
 
 
 def chosen_device(name: str) -> Any:

@@ -110,6 +110,16 @@ class ByteEmbedding(nn.Module):
         return torch.stack([ids.clamp_min(0), *(base + values % self.table_size for base, values in hashes)], dim=-1)
 
     @property
+    def context(self) -> int:
+        """Tokens before one that its vector depends on."""
+        return max(self.ngram_sizes, default=1) - 1
+
+    def drop_ngrams(self) -> None:
+        """Embed tokens alone from now on."""
+        self.ngram_sizes, self._bases = [], []
+        self.table = nn.Parameter(self.table.detach()[: self.vocab_size].clone())
+
+    @property
     def ngram_tables(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Sizes of the n-grams, the first row of each one's table, the rows of a table: as compiled loops take them."""
         return np.array(self.ngram_sizes, np.int64), np.array(self._bases, np.int64), self.table_size
@@ -125,5 +135,5 @@ class ByteEmbedding(nn.Module):
             `(batch, n, dim)`, and the ids that the longest n-gram still sees, `(batch, longest - 1)` at most.
         """
         joined = ids if context is None else torch.cat([context, ids], dim=1)
-        context = joined[:, max(joined.shape[1] - max(self.ngram_sizes, default=1) + 1, 0) :]
+        context = joined[:, max(joined.shape[1] - self.context, 0) :]
         return self(joined)[:, joined.shape[1] - ids.shape[1] :], context

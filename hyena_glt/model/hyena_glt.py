@@ -320,6 +320,14 @@ class HyenaGLT(nn.Module):
         """Recompute the trunk in the backward pass: less memory, one more forward of the trunk."""
         self.gradient_checkpointing = enabled
 
+    def drop_ngrams(self) -> None:
+        """Embed single tokens alone from now on, without the vectors of n-grams; `config` is replaced, not changed.
+
+        For fine-tuning on little: tables of n-grams remember a small set by heart (docs/results.md).
+        """
+        self.local_encoder.embedding.drop_ngrams()
+        self.config = self.config.copy(ngram_sizes=())
+
     def vocabulary_ids(self, tokens: Tensor) -> Tensor:
         """Ids of this net's vocabulary for byte tokens; the width of the logits counts these.
 

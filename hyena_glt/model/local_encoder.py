@@ -33,7 +33,6 @@ class LocalEncoder(nn.Module):
         self.convolutions = GatedConvStack(
             dim, config.num_local_encoder_layers, config.local_kernel_size, causal=config.causal
         )
-        self.context = max(config.ngram_sizes, default=1) - 1
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, local)` from `(batch, length)` int64 ids; `mask` is False in padding."""
@@ -46,7 +45,7 @@ class LocalEncoder(nn.Module):
             ids,
             mask,
             size=BLOCK_BYTES,
-            before=before + self.context,
+            before=before + self.embedding.context,
             after=after,
         )
 

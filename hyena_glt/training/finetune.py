@@ -58,6 +58,7 @@ class FinetuneOptions(Section):
     class_weights: Literal["balanced"] | tuple[Annotated[Real, Field(ge=0)], ...] | None = Field(
         None, description="weight of each class in the loss; balanced: the rarer, the heavier; None: equal"
     )
+    drop_ngrams: bool = Field(False, description="leave out the net's vectors of n-grams")
     pooling: Literal["bytes", "patches"] = Field("bytes", description="states that a head of sequences averages")
     metric: str | None = Field(None, description="whose best value on validation is kept; None: loss, mse")
     patience: PositiveWhole | None = Field(None, description="epochs without a better value that end it; None: never")
@@ -73,7 +74,9 @@ class FinetuneOptions(Section):
         return self
 
 
-def untrained_net(size: str, alphabet: str, patcher: Any | None, seed: int, **changes: Any) -> HyenaGLT:
+def untrained_net(
+    size: str, alphabet: str, patcher: Any | None, seed: int, *, ngrams: bool = False, **changes: Any
+) -> HyenaGLT:
     """A net with random weights that sees both sides, over the alphabet's own letters.
 
     Args:
@@ -81,14 +84,17 @@ def untrained_net(size: str, alphabet: str, patcher: Any | None, seed: int, **ch
         alphabet: Of the sequences.
         patcher: What cuts them.
         seed: Of the weights.
+        ngrams: Embed the preset's n-grams too. Their random vectors tell every training sequence apart, so a net
+            remembers a small labelled set by heart and answers worse than without them (docs/results.md).
         **changes: Other fields of `HyenaGLTConfig`.
 
     Raises:
         ConfigError: Unknown size.
     """
     letters = get_alphabet(alphabet)
-    vocabulary = {"causal": False, "genomic_vocab_size": letters.size, "alphabet": alphabet}
-    config = HyenaGLTConfig.preset(size, **{**vocabulary, **changes})
+    shape = {"causal": False, "genomic_vocab_size": letters.size, "alphabet": alphabet}
+    without = {} if ngrams else {"ngram_sizes": ()}
+    config = HyenaGLTConfig.preset(size, **{**shape, **without, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return HyenaGLT(config, patcher)
@@ -110,6 +116,8 @@ def task_net(base: HyenaGLT, train: LabelledSet, options: FinetuneOptions, alpha
     if (options.augment_strands or options.average_strands) and not get_alphabet(alphabet).complements:
         raise ConfigError(f"strands: expected an alphabet with a complement (dna, rna), got {alphabet!r}")
     task = _task_options(train, options, alphabet)
+    if options.drop_ngrams:
+        base.drop_ngrams()
     changes: dict[str, Any] = {"num_labels": max(len(train.classes), 1), "head_pooling": options.pooling}
     changes["class_weights"] = _class_weights(train, options)
     with torch.random.fork_rng():

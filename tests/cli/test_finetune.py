@@ -109,6 +109,23 @@ def test_the_same_command_gives_the_same_net_and_is_done_once(cli, table, tmp_pa
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == weights[0]
 
 
+@pytest.mark.parametrize(("words", "sizes"), [((), ()), (("--ngrams",), (3, 6, 10)), (("--no-ngrams",), ())])
+def test_n_grams_are_a_choice(cli, table, tmp_path, words, sizes):
+    out = tmp_path / "tuned"
+    done = cli("finetune", table, "-o", out, "--untrained", "tiny", "--patch-size", 8, *QUICK, *words)
+    assert done.code == 0, done.err
+    net = FinetunedNet.load(out).net
+    assert tuple(net.config.ngram_sizes) == sizes
+    assert len(net.net.local_encoder.embedding.table) == net.config.vocab_size + 4096 * len(sizes)
+
+
+def test_no_ngrams_takes_them_from_a_trained_net(cli, model, table, tmp_path):
+    out = tmp_path / "tuned"
+    assert cli("finetune", table, "-o", out, "--model", model, *QUICK, "--no-ngrams").code == 0
+    assert tuple(FinetunedNet.load(out).net.config.ngram_sizes) == ()
+    assert HyenaGLT.from_pretrained(model).config.ngram_sizes
+
+
 def test_repeated_and_leaking_sequences_are_said(cli, model, tmp_path):
     rows = "sequence\tlabel\nAAACC\ta\nAAACC\tb\nGGTTT\ta\nCCCAA\tb\n"
     (tmp_path / "t.tsv").write_text(rows)

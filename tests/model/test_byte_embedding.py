@@ -51,6 +51,16 @@ def test_short_rows_have_vectors_too(shape):
     assert embedding(torch.zeros(shape, dtype=torch.int64)).shape == (*shape, 8)
 
 
+def test_dropped_ngrams_leave_the_vectors_of_the_tokens():
+    embedding = ByteEmbedding(5, 8, (2, 3), 16)
+    ids = torch.randint(5, (2, 9))
+    tokens = embedding.table.detach()[:5]
+    assert embedding.context == 2
+    embedding.drop_ngrams()
+    assert torch.equal(embedding(ids), tokens[ids])
+    assert (embedding.context, list(embedding.ngram_sizes), len(embedding.table)) == (0, [], 5)
+
+
 def test_without_ngrams_it_is_a_table():
     embedding = ByteEmbedding(9, 8, (), 50)
     assert torch.equal(embedding(torch.tensor([[4, -1]]))[0], embedding.table[torch.tensor([4, 0])])

@@ -202,6 +202,22 @@ def test_an_answer_depends_on_its_batch_by_rounding_only(task):
         np.testing.assert_allclose(tuned.predict([sequence])[0], answer, atol=1e-5)
 
 
+def test_n_grams_are_left_out_of_random_nets_and_dropped_on_request():
+    assert base_net().config.ngram_sizes == ()
+    with_ngrams = base_net(ngrams=True)
+    assert with_ngrams.config.ngram_sizes == (3, 6, 10)
+    config, table = with_ngrams.config, with_ngrams.local_encoder.embedding.table.detach().clone()
+    train = labelled_of("classification")
+    tuned = task_net(with_ngrams, train, options_of(drop_ngrams=True))
+    letters = tuned.net.net.local_encoder.embedding.table
+    assert torch.equal(letters, table[: len(letters)])
+    assert len(letters) == config.vocab_size
+    assert config.ngram_sizes == (3, 6, 10)  # the configuration may be another net's too
+    assert tuned.net.config.ngram_sizes == ()
+    result = finetune(tuned, train, None, options_of(epochs=1))
+    assert result.num_weights == sum(weight.numel() for weight in tuned.net.parameters())
+
+
 def test_learned_boundaries_and_entropy_patches_are_fine_tuned_too():
     learned = untrained_net("tiny", "dna", None, 0, **SMALL, boundaries="learned", target_patch_length=4.0)
     cutter = Patcher(patching_mode="entropy", entropy_model="auto", threshold=1.2)
