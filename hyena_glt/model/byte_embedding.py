@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 HASH_PRIME = 2**31 - 1
 HASH_FACTOR = 1_000_003
+NGRAM_SCALE = 0.1  # length of an n-gram's vector over a token's, at first: until it has learned it is noise
 
 
 def ngram_hashes(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
@@ -93,7 +94,9 @@ class ByteEmbedding(nn.Module):
         self.ngram_sizes = sorted(set(ngram_sizes))
         self._bases = [vocab_size + index * ngram_table_size for index in range(len(self.ngram_sizes))]
         rows = vocab_size + len(self.ngram_sizes) * ngram_table_size
-        self.table = nn.Parameter(torch.randn(rows, dim) / dim**0.5)
+        table = torch.randn(rows, dim) / dim**0.5
+        table[vocab_size:] *= NGRAM_SCALE
+        self.table = nn.Parameter(table)
 
     def forward(self, ids: Tensor) -> Tensor:
         """`(batch, length, dim)` from `(batch, length)` int64; padding (-1) reads the row of token 0."""
