@@ -206,6 +206,9 @@ class HyenaGLTConfig(BaseModel):
         (3, 6, 10), description="bytes of the n-grams that are embedded by hash; empty: none"
     )
     ngram_table_size: PositiveWhole = Field(4096, description="rows of each n-gram table")
+    ngram_dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(
+        0.0, description="probability that the vector of an n-gram is left out, while training"
+    )
     pooling_heads: PositiveWhole = Field(4, description="attention heads that pool the bytes of a patch")
     position_scales: Annotated[Whole, Field(ge=1, le=30)] = Field(
         16, description="periods 4, 16, 64, ... bases of the global position"

@@ -86,11 +86,19 @@ class ByteEmbedding(nn.Module):
         dim: Width.
         ngram_sizes: Lengths of the n-grams, all of them ending at the token.
         ngram_table_size: Rows of the table of each length; n-grams share rows by hash.
+        ngram_dropout: Chance of an n-gram's vector to be left out while training; those that stay are the longer.
     """
 
-    def __init__(self, vocab_size: int, dim: int, ngram_sizes: Sequence[int], ngram_table_size: int) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        ngram_sizes: Sequence[int],
+        ngram_table_size: int,
+        ngram_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.vocab_size, self.table_size = vocab_size, ngram_table_size
+        self.vocab_size, self.table_size, self.dropout = vocab_size, ngram_table_size, ngram_dropout
         self.ngram_sizes = sorted(set(ngram_sizes))
         self._bases = [vocab_size + index * ngram_table_size for index in range(len(self.ngram_sizes))]
         rows = vocab_size + len(self.ngram_sizes) * ngram_table_size
@@ -101,7 +109,14 @@ class ByteEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """`(batch, length, dim)` from `(batch, length)` int64; padding (-1) reads the row of token 0."""
         index = self.rows(ids).flatten(0, 1)
-        return F.embedding_bag(index, self.table, mode="sum").view(*ids.shape, self.table.shape[1])
+        weights = self._kept_ngrams(index) if self.training and self.dropout and self.ngram_sizes else None
+        vectors = F.embedding_bag(index, self.table, mode="sum", per_sample_weights=weights)
+        return vectors.view(*ids.shape, self.table.shape[1])
+
+    def _kept_ngrams(self, index: Tensor) -> Tensor:
+        """Weights `(tokens, 1 + sizes)` of the vectors that are summed: 1 for the token's, 0 for what is left out."""
+        ngrams = F.dropout(torch.ones_like(index[:, 1:], dtype=self.table.dtype), self.dropout)
+        return torch.cat([torch.ones_like(ngrams[:, :1]), ngrams], dim=1)
 
     def rows(self, ids: Tensor) -> Tensor:
         """The rows of the table whose sum is a token's vector: `(batch, length, 1 + sizes)` int64."""

@@ -29,7 +29,9 @@ class LocalEncoder(nn.Module):
     def __init__(self, config: HyenaGLTConfig) -> None:
         super().__init__()
         dim = config.local_hidden_size
-        self.embedding = ByteEmbedding(config.vocab_size, dim, config.ngram_sizes, config.ngram_table_size)
+        self.embedding = ByteEmbedding(
+            config.vocab_size, dim, config.ngram_sizes, config.ngram_table_size, config.ngram_dropout
+        )
         self.convolutions = GatedConvStack(
             dim, config.num_local_encoder_layers, config.local_kernel_size, causal=config.causal
         )

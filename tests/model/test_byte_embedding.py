@@ -51,6 +51,26 @@ def test_short_rows_have_vectors_too(shape):
     assert embedding(torch.zeros(shape, dtype=torch.int64)).shape == (*shape, 8)
 
 
+def test_ngrams_begin_shorter_than_tokens():
+    lengths = ByteEmbedding(5, 64, (2, 3), 32).table.detach().norm(dim=1)
+    assert lengths[:5].mean() == pytest.approx(1.0, rel=0.2)
+    assert lengths[5:].mean() == pytest.approx(0.1, rel=0.05)
+
+
+def test_dropout_leaves_whole_ngrams_out_while_training():
+    torch.manual_seed(0)
+    embedding = ByteEmbedding(5, 8, (2, 3), 16, ngram_dropout=0.5)
+    ids = torch.randint(5, (4, 200))
+    vectors = embedding.table.detach()[embedding.rows(ids)]  # (batch, length, 3, dim)
+    trained = embedding(ids).detach()
+    choices = torch.tensor([[1.0, a, b] for a in (0.0, 2.0) for b in (0.0, 2.0)])  # kept ones count twice
+    distances = (torch.einsum("cs,blsd->blcd", choices, vectors) - trained.unsqueeze(2)).abs().amax(-1)
+    assert distances.amin(-1).max() < 1e-6
+    shares = distances.argmin(-1).flatten().bincount(minlength=4) / ids.numel()
+    assert shares == pytest.approx(torch.full((4,), 0.25), abs=0.06)
+    torch.testing.assert_close(embedding.eval()(ids), vectors.sum(2))
+
+
 def test_dropped_ngrams_leave_the_vectors_of_the_tokens():
     embedding = ByteEmbedding(5, 8, (2, 3), 16)
     ids = torch.randint(5, (2, 9))
