@@ -25,13 +25,12 @@ from hyena_glt.entropies.markov import MarkovEntropy
 from hyena_glt.entropies.mixing import STRANDED, MixEntropy, MixState
 from hyena_glt.errors import ConfigError, DataError
 from hyena_glt.evolution.genome import Genome, block_sums
-from hyena_glt.evolution.relative_cost_kernels import price_symbols
+from hyena_glt.evolution.relative_cost_kernels import TRUSTED, TRUSTED_RATE, price_symbols
 
 HIT_RATE, MISS_FACTOR = 0.99, 0.9
 FRESH_RATE = 0.9  # of a match of fewer than 32 letters, at most
 LOWEST_RATE = 0.26  # just above chance
 COUNT_WEIGHT, WEAK_MATCH_WEIGHT = 0.3, 0.4  # where no match is trusted: what a `MixEntropy` starts with
-TRUSTED = 3  # class of the best hit rate, from which on the match alone speaks
 MOST_SYMBOLS = 1 << 22  # of one genome: the words of the known one are found again up to here
 
 
@@ -133,7 +132,9 @@ def _priced(codes: NDArray[np.uint8], state: MixState, begin: int) -> NDArray[np
     plain = np.ascontiguousarray(codes).view()
     plain.flags.writeable = False  # one compiled form
     fresh = {name: getattr(state, name).copy() for name in ("inputs", "prediction", "words")}
-    price_symbols(plain, tuple(state._replace(hits=_hit_rates(), weights=_mixer_weights(), **fresh)), costs)
+    price_symbols(
+        plain, tuple(state._replace(hits=_hit_rates(), weights=_mixer_weights(), **fresh)), _match_logs(), costs
+    )
     state.ring[begin : begin + codes.size + 1] = 0
     return costs
 
@@ -152,6 +153,15 @@ def _hit_rates() -> NDArray[np.float32]:
     rates[..., 0] = np.maximum(by_outcome, LOWEST_RATE)
     rates[:, :8, :, 0] = np.minimum(rates[:, :8, :, 0], FRESH_RATE)  # the classes below 32 letters
     return rates.reshape(-1)
+
+
+@cache
+def _match_logs() -> NDArray[np.float32]:
+    """What a trusted match predicts: `ln p` of the base it expects and of each other one, laid out as the rates."""
+    rates = _hit_rates().reshape(-1, 2)[:, 0].astype(np.float64)
+    logs = np.log(np.stack([rates, (1.0 - rates) / 3.0], axis=1))
+    logs[rates < TRUSTED_RATE] = 0.0
+    return logs.astype(np.float32).reshape(-1)
 
 
 @cache
