@@ -294,7 +294,7 @@ def test_kill_and_rerun_give_the_same_bytes(folder, tmp_path):
     calls = tmp_path / "many.vcf"
     calls.write_text(HEAD + "".join(line(pos) for pos in range(1, 2801)))
     words = [sys.executable, "-m", "hyena_glt", "variants", folder / "ref.fa", calls, "--model", folder / "net"]
-    words += ["--window", 128, "--no-version", "-@", 1, "-o"]
+    words += ["--window", "128", "--no-version", "-@", "1", "-o"]
     subprocess.run([*words, tmp_path / "whole.vcf.gz"], check=True, capture_output=True)
     killed = subprocess.Popen([*words, tmp_path / "cut.vcf.gz"], stderr=subprocess.DEVNULL)
     while not list((tmp_path / "cut.vcf.gz.parts").glob("00000001-*.json")) and killed.poll() is None:
