@@ -308,7 +308,7 @@ def test_kill_and_rerun_give_the_same_bytes(folder, tmp_path):
 
 
 REAL = [
-    ("variants/norm.fa", "variants/norm.vcf", "20:1-500", 10),
+    ("variants/norm.fa", "variants/norm.vcf", "20:1-301", 10),
     ("variants/EMN908947.fa", "variants/sarscov2_simple.vcf", None, 1),
     (
         "variants/BRCA1_GRCh37_chr17_41100001-41300000.fa.gz",
