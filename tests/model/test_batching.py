@@ -17,7 +17,7 @@ from hyena_glt.patching import Patcher
 from hyena_glt.patching.entropy_cache import EntropyCache
 
 FIELDS = ("last_hidden_state", "byte_hidden_state", "logits")
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}  # the length of an FFT changes float32 rounding
+ROUNDING = 1e-5  # of the largest value, float32: with and without gradients other loops run, and FFTs of other lengths
 
 
 def static(**fields) -> Patcher:
@@ -28,7 +28,9 @@ def assert_same(one: HyenaGLTOutput, other: HyenaGLTOutput) -> None:
     assert one.patch_lengths.equal(other.patch_lengths)
     assert one.positions.global_positions.equal(other.positions.global_positions)
     for field in FIELDS:
-        torch.testing.assert_close(getattr(one, field), getattr(other, field), **TOLERANCE)
+        found, expected = getattr(one, field), getattr(other, field)
+        scale = max(float(expected.detach().abs().amax()), 1.0) if expected.numel() else 1.0
+        torch.testing.assert_close(found, expected, atol=ROUNDING * scale, rtol=1e-4)
 
 
 @settings(max_examples=8, deadline=None)

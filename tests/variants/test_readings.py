@@ -34,7 +34,7 @@ def forward(net, window: bytes):
 
 def agrees(net, reading, window: bytes) -> None:
     terms, states, lengths = forward(net, window)
-    np.testing.assert_allclose(reading.log_likelihoods, terms[reading.begin :], atol=1e-5)
+    np.testing.assert_allclose(reading.log_likelihoods, terms[reading.begin :], atol=1e-4)  # float32, other loops
     np.testing.assert_allclose(reading.state_sum, states, atol=1e-4)
     assert reading.patch_lengths.tolist() == lengths.tolist()
 
