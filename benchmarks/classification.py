@@ -17,8 +17,8 @@ again is not to know promoters. `--shared-word 0` divides as the published figur
 sees a part of the training sequences alone. `scratch` (random weights, no n-grams), `ngrams` (the same with random
 vectors of n-grams), `shipped`, `bare` (the shipped net without its n-grams), `shape` (the shipped net's shape with
 random weights) and `cnn` get the same processor seconds a fit: a short probe says how many whole epochs fit, one at
-least. `kmer` is a logistic regression on counts of 6-mers with C from an inner cross-validation. No option was chosen
-by a test result.
+least. `kmer` is a logistic regression on counts of 6-mers with C from an inner cross-validation. That `scratch` has no
+n-grams was decided after test figures with them had been seen, on validation parts (docs/results.md).
 
 Figures are means over the seeds; intervals (95 %) come from 1,000 bootstrap resamples of the test sequences, the same
 ones in every seed and method, and do not tell how much a seed changes: that is the column beside.
