@@ -18,10 +18,8 @@ import gzip
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pysam
 import skbio
+from child_usage import run_measured
 from machine import machine
 
 from hyena_glt.sequences.fasta import read_records
@@ -109,24 +108,20 @@ def run(case: Case, scratch: Scratch) -> dict[str, Any]:
     shown = shlex.join(["hyena-glt", *(str(word).removeprefix(f"{scratch.folder}/") for word in case.words)])
     shown = shown.replace(f"{scratch.data}/", "")
     print(shown, file=sys.stderr, flush=True)
-    began = time.perf_counter()
     with (
         (case.stdin or Path(os.devnull)).open("rb") as source,
         (case.stdout or Path(os.devnull)).open("wb") as target,
         tempfile.TemporaryFile() as said,
     ):
-        process = subprocess.Popen(words, stdin=source, stdout=target, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.perf_counter() - began
+        usage = run_measured(words, stdin=source, stdout=target, stderr=said)
         said.seek(0)
-        if process.returncode:
-            raise SystemExit(f"{shown}: exit code {process.returncode}: {said.read().decode()[-400:]}")
+        if usage.exit_code:
+            raise SystemExit(f"{shown}: exit code {usage.exit_code}: {said.read().decode()[-400:]}")
     found = {
         "command": shown,
-        "wall_s": wall,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_mib": usage.ru_maxrss / 1024,
+        "wall_s": usage.wall_s,
+        "cpu_s": usage.cpu_s,
+        "peak_mib": usage.peak_bytes / (1 << 20),
         "found": case.check(),
     }
     seconds = f"{found['wall_s']:.1f} s, CPU {found['cpu_s']:.1f} s"

@@ -12,16 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
+from child_usage import Usage, run_measured
 from machine import machine
 
 from hyena_glt.entropies.markov import MarkovFitter
@@ -136,12 +136,13 @@ def timed(run: Callable[[], object]) -> float:
 def whole_command(one: Path, many: Path, repeats: int) -> list[Row]:
     """`hyena-glt patch` to plain BED with one thread and two, in turn: medians, differences, peak memory."""
     bases = [sum(len(block.sequence) for block in read_blocks(path)) for path in (one, many)]
-    run_command(one, 1)  # compiles the kernels where they are not cached
+    peak = run_command(one, 1).peak_bytes  # and compiles the kernels where they are not cached
     seconds: dict[tuple[Path, int], list[float]] = {(path, threads): [] for path in (one, many) for threads in (1, 2)}
     for _ in range(repeats):
         for (path, threads), times in seconds.items():
-            times.append(run_command(path, threads))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+            usage = run_command(path, threads)
+            times.append(usage.wall_s)
+            peak = max(peak, usage.peak_bytes)
     rows = []
     for threads in (1, 2):
         first, all_copies = (statistics.median(seconds[path, threads]) for path in (one, many))
@@ -160,13 +161,16 @@ def whole_command(one: Path, many: Path, repeats: int) -> list[Row]:
     return rows
 
 
-def run_command(path: Path, threads: int) -> float:
-    """Wall seconds of one process."""
+def run_command(path: Path, threads: int) -> Usage:
+    """What one process takes."""
     output = path.with_suffix(".out.bed")
     output.unlink(missing_ok=True)
     words = [sys.executable, "-m", "hyena_glt", "patch", str(path), "-o", str(output), "-@", str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return timed(lambda: subprocess.run(words, check=True, capture_output=True, env=environment))
+    usage = run_measured(words, stdout=DEVNULL, stderr=DEVNULL, env=environment)
+    if usage.exit_code:
+        raise SystemExit(f"{' '.join(words)}: exit code {usage.exit_code}")
+    return usage
 
 
 def as_table(result: dict[str, Any]) -> str:

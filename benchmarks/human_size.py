@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from child_usage import run_measured
 from machine import machine
 
 GRCH38 = {  # contig -> bases
@@ -145,20 +145,15 @@ def measured_stream(folder: Path, contigs: dict[str, int]) -> dict[str, Any]:
 
 def measured(words: list[str], piped: dict[str, int] | None) -> dict[str, Any]:
     """Seconds and peak memory of one process; its stdin is the FASTA text of the contigs."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
+    usage = run_measured(
         [sys.executable, "-m", "hyena_glt", *words],
-        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+        feed=partial(feed, contigs=piped) if piped else None,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    if piped:
-        assert process.stdin is not None
-        threading.Thread(target=feed, args=(process.stdin, piped), daemon=True).start()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"hyena-glt {' '.join(words)}: exit status {status}")
-    return {"seconds": time.perf_counter() - started, "peak_bytes": usage.ru_maxrss * 1024, "cpu_seconds": cpu(usage)}
+    if usage.exit_code:
+        raise SystemExit(f"hyena-glt {' '.join(words)}: exit code {usage.exit_code}")
+    return {"seconds": usage.wall_s, "peak_bytes": usage.peak_bytes, "cpu_seconds": usage.cpu_s}
 
 
 def feed(handle: IO[bytes], contigs: dict[str, int]) -> None:
@@ -166,11 +161,6 @@ def feed(handle: IO[bytes], contigs: dict[str, int]) -> None:
     with handle:
         for piece in fasta(contigs):
             handle.write(piece)
-
-
-def cpu(usage: resource.struct_rusage) -> float:
-    """Seconds of processor time."""
-    return usage.ru_utime + usage.ru_stime
 
 
 def as_table(result: dict[str, Any]) -> str:

@@ -2,15 +2,16 @@
 
     python benchmarks/patching_pays.py GENOME.fa.gz [...] --measure     # seconds per update, on an idle machine
     python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
-        [--local-layers 1] [--folder runs/patching_pays] [--window 4096] [--batch-size 4] [--json out.json]
-        [--plot out.png]
+        [--local-layers 1] [--tracks FILE.bedgraph ...] [--folder runs/patching_pays] [--window 4096] [--batch-size 4]
+        [--json out.json] [--plot out.png]
 
 Each setting and seed is one `hyena-glt pretrain` of the same net (preset `tiny`, one thread) on the same windows. A
 setting gets as many updates as `--seconds` allow at the rate that `--measure` found, all settings in turn on an idle
 machine, so what else runs beside the trainings changes nothing; evaluation and the patching, which is done once for
-all epochs, are not counted. `random-*` is the control: the lengths of the entropy patches in random order. Finished
-runs in `--folder` are not repeated, so the grid may be done in parts. The figures of order-k context models fitted on
-the training part, and of `mix` without any fit, stand beside.
+all epochs, are not counted. `random-*` is the control: the lengths of the entropy patches in random order. Each of
+`--tracks` is one more setting, of its name, whose patches start behind a value above 0.5; then all settings learn the
+forward strand alone, since a track has no other. Finished runs in `--folder` are not repeated, so the grid may be done
+in parts. The figures of order-k context models fitted on the training part, and of `mix` without any fit, stand beside.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ EVALUATIONS = 12
 def main() -> None:
     """Run what is missing, print the table, write JSON and plot."""
     options = parsed_options()
+    names = [path.name.partition(".")[0] for path in options.tracks]
+    by_track = ({"mode": "track", "track": str(path.resolve()), "threshold": 0.5} for path in options.tracks)
+    SETTINGS.update(zip(names, by_track, strict=True))
+    options.settings += names
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.measure:
         rates = measured_rates(options)
@@ -94,7 +99,8 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--measure", action="store_true", help="find the seconds per update of each setting, and stop")
     parser.add_argument("--seconds", type=float, default=600.0, help="of training, for each run")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--tracks", nargs="+", type=Path, default=[], help="bigWig or bedGraph, each a setting more")
     parser.add_argument("--local-layers", type=int, default=1, help="of the net, on each side of the trunk")
     parser.add_argument("--folder", type=Path, default=Path("runs/patching_pays"))
     parser.add_argument("--window", type=int, default=4096)
@@ -110,9 +116,11 @@ def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -
     """What a run does; all settings share everything but the patches and the number of updates."""
     every = max(updates // EVALUATIONS, 1)
     local = dict.fromkeys(("num_local_encoder_layers", "num_local_decoder_layers"), options.local_layers)
+    strands = {"reverse_complement": False} if options.tracks else {}
+    held_out = {"held_out_share": options.held_out_share, "block": 65_536, "gap": 8192}
     return {
         "model": {"preset": "tiny", "genomic_vocab_size": 4, **local},
-        "data": {"window": options.window, "held_out_share": options.held_out_share, "block": 65_536, "gap": 8192},
+        "data": {"window": options.window, **held_out, **strands},
         "patching": SETTINGS[name],
         "optimizer": {"lr": options.learning_rate},
         "schedule": {"steps": updates},

@@ -174,7 +174,9 @@ def embed(
     form = format_of(output, kind, FORMATS, default="tsv")
     same_file([path for path in (genome, patcher, regions_file, output) if path and path != STDOUT])
     check_output(output, form)
-    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
+    with open_genome(
+        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, may_overlap=True
+    ) as source:
         if _already_done(output, source.provenance(), force):
             return
         net, weights = open_net(

@@ -100,6 +100,7 @@ def open_genome(
     degap: bool = False,
     regions: Sequence[str] | None = None,
     regions_file: Path | None = None,
+    may_overlap: bool = False,
     reread: bool = True,
     block_size: int = BLOCK_SIZE,
     threads: int = 1,
@@ -110,13 +111,14 @@ def open_genome(
     Args:
         path, alphabet, degap, reread, block_size: As `GenomeSource` has them.
         regions, regions_file: What is to be read of it.
+        may_overlap: Whether regions may share bases, which are then read more than once.
         threads: With more than one the input is hashed in the background.
         others: More files, whose records follow.
 
     Raises:
         UsageError: Stdin among several files, or regions of several.
     """
-    wanted = wanted_regions(regions or [], regions_file)
+    wanted = wanted_regions(regions or [], regions_file, overlapping="kept" if may_overlap else "refused")
     if others and (wanted or "-" in map(str, (path, *others))):
         raise UsageError("several genomes are read whole and from files: leave out - and the regions")
     letters = get_alphabet(alphabet)

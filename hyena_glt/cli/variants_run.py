@@ -130,7 +130,7 @@ def run_variants(options: VariantOptions) -> None:
     """
     read = [path for path in (options.reference, options.calls, options.regions_file) if path not in (None, STDOUT)]
     same_file([*read, options.output, options.table, options.skipped_table])
-    wanted = wanted_regions(options.regions, options.regions_file)
+    wanted = wanted_regions(options.regions, options.regions_file, overlapping="merged")
     with _on_disk(options) as calls, open_reference(options.reference) as genome:
         check_regions(wanted, genome.lengths, str(options.reference))
         origin = _Origin(options, calls)

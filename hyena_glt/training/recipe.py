@@ -16,7 +16,7 @@ from hyena_glt.checks import build_config, nearest_name
 from hyena_glt.config import PRESETS, VOCABULARY_LETTERS, AlphabetName, HyenaGLTConfig, PositiveWhole, Real, Whole
 from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem, UsageError
 
-PatchingName = Literal["byte", "static", "entropy", "mix", "random", "learned"]
+PatchingName = Literal["byte", "static", "entropy", "mix", "track", "random", "learned"]
 LARGEST_FILE = 1 << 20  # bytes of YAML that are read
 BARE_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z")
 PATCHING_OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -24,10 +24,11 @@ PATCHING_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "static": ("size",),
     "entropy": ("target_length", "min_length", "max_length", "patcher", "fit_bases"),
     "mix": ("target_length", "min_length", "max_length", "fit_bases"),
+    "track": ("track", "threshold", "min_length", "max_length"),
     "random": ("target_length", "min_length", "max_length", "patcher", "fit_bases"),
     "learned": ("target_length", "min_length", "max_length"),
 }
-LETTER_BLIND = ("byte", "static", "random", "learned")  # patches that do not tell which letters are hidden
+LETTER_BLIND = ("byte", "static", "track", "random", "learned")  # patches that do not tell which letters are hidden
 DEFAULT_PRESET = "small"
 DEFAULT_STEPS = 1000
 
@@ -77,6 +78,8 @@ class PatchingSection(Section):
     fit_bases: PositiveWhole = Field(
         default=1 << 26, description="training bases that entropy model and threshold are fit on"
     )
+    track: str | None = Field(default=None, description="bigWig or bedGraph of track mode, beside the recipe")
+    threshold: Real | None = Field(default=None, description="a patch starts behind a base whose score is above it")
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -84,6 +87,9 @@ class PatchingSection(Section):
         useless = sorted(self.model_fields_set - {"mode", *allowed} - self._as_default())
         if useless:
             raise ValueError(f"{useless[0]}: has no meaning with patching.mode {self.mode}")
+        if self.mode == "track" and (self.track is None or self.threshold is None):
+            missing = "track" if self.track is None else "threshold"
+            raise ValueError(f"{missing}: expected with patching.mode track, got None")
         fitted = sorted((self.model_fields_set - {"mode", "patcher"}) - self._as_default())
         if self.patcher is not None and fitted:
             raise ValueError(f"{fitted[0]}: has no meaning beside patching.patcher, which is fitted already")
@@ -242,6 +248,10 @@ class Recipe(Section):
             self.data.reverse_complement and self.data.alphabet not in ("dna", "rna"),
             f"data.reverse_complement: expected false with data.alphabet {self.data.alphabet}, which has one strand",
         )
+        yield (
+            self.data.reverse_complement and mode == "track",
+            "data.reverse_complement: expected false with patching.mode track, which scores the forward strand",
+        )
 
     def facts(self) -> dict[str, Any]:
         """Every option as JSON, the names of the input files left out: their content counts."""
@@ -278,7 +288,8 @@ def load_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Re
         changes: `"a.b=c"` each, as `--set` gives them; the value is YAML.
 
     Returns:
-        The recipe; `data.files` and `patching.patcher` that are no absolute paths are taken from its folder.
+        The recipe; `data.files`, `patching.patcher` and `patching.track` that are no absolute paths are taken from its
+        folder.
 
     Raises:
         ModelFileError: No YAML mapping, a key twice, NaN or infinity; line and key path are named.
@@ -368,8 +379,9 @@ def _anchor(options: dict[str, Any], folder: Path) -> None:
     data, patching = options.get("data"), options.get("patching")
     if isinstance(data, dict) and isinstance(data.get("files"), list):
         data["files"] = [str(folder / name) if isinstance(name, str) else name for name in data["files"]]
-    if isinstance(patching, dict) and isinstance(patching.get("patcher"), str):
-        patching["patcher"] = str(folder / patching["patcher"])
+    for key in ("patcher", "track"):
+        if isinstance(patching, dict) and isinstance(patching.get(key), str):
+            patching[key] = str(folder / patching[key])
 
 
 def _apply(options: dict[str, Any], change: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hyena_glt.training.engine import Engine
 
 FIT_PIECE = 1 << 20  # bases of the pieces that a patcher is fitted on, where it is not on all
+NOT_SAVED = ("random", "track")  # modes whose boundaries cannot be had from letters, so not by a patcher of the net
 MIX_CAP = 1024  # bases; in a repeat, a model that learns as it reads is never surprised
 
 Note = Callable[[str], None]
@@ -33,7 +34,7 @@ class TrainingData:
 
     train: WindowTable
     held_out: WindowTable | None
-    patcher: Patcher | None  # of the net that is saved; None: the net cuts, or boundaries are random
+    patcher: Patcher | None  # of the net that is saved; None: the net cuts, or boundaries are random or a track's
     patches: Any  # what a loader takes: PatchedCorpus, or None
 
 
@@ -66,7 +67,7 @@ def prepare_data(recipe: Recipe, corpus: Corpus, run: RunFolder, engine: Engine,
     patches = make_patches(recipe, corpus, patcher, run.patches)
     if engine.is_main:
         engine.barrier()  # the others read what rank 0 has cut
-    return TrainingData(train, held_out, None if recipe.patching.mode == "random" else patcher, patches)
+    return TrainingData(train, held_out, None if recipe.patching.mode in NOT_SAVED else patcher, patches)
 
 
 def make_patches(recipe: Recipe, corpus: Corpus, patcher: Patcher | None, cache: Path | None = None) -> Any:
@@ -98,8 +99,9 @@ def make_patcher(options: PatchingSection, learned: Regions) -> Patcher | None:
     Raises:
         ConfigError: A mean patch length that these sequences cannot give.
         ModelFileError: A given patcher that is damaged.
+        DataError: A track that is missing or damaged.
     """
-    from hyena_glt.entropies import MarkovEntropy, MixEntropy
+    from hyena_glt.entropies import MarkovEntropy, MixEntropy, TrackEntropy
     from hyena_glt.patching import Patcher, calibrate
 
     if options.mode == "learned":
@@ -108,9 +110,19 @@ def make_patcher(options: PatchingSection, learned: Regions) -> Patcher | None:
         return Patcher(patching_mode="byte")
     if options.mode == "static":
         return Patcher(patching_mode="static", patch_size=options.size)
+    alphabet = learned.corpus.alphabet.name
+    if options.mode == "track":
+        assert options.track is not None  # the recipe has seen to it
+        return Patcher(
+            patching_mode="track",
+            entropy_model=TrackEntropy(options.track, alphabet=alphabet),
+            threshold=options.threshold,
+            min_patch_length=options.min_length,
+            max_patch_length=options.max_length,
+        )
     if options.patcher is not None:
         return Patcher.load(options.patcher)
-    pieces, alphabet = fit_pieces(learned, options.fit_bases), learned.corpus.alphabet.name
+    pieces = fit_pieces(learned, options.fit_bases)
     is_mix = options.mode == "mix"
     longest = MIX_CAP if is_mix and options.max_length is None else options.max_length
     return calibrate(
@@ -145,11 +157,14 @@ def evenly_spaced(table: WindowTable, most: int | None) -> WindowTable:
 
 
 def _saved_patcher(recipe: Recipe, learned: Regions, run: RunFolder, engine: Engine) -> Patcher | None:
-    """The patcher of a run: made once, by rank 0, and read from its folder by every process ever after."""
+    """The patcher of a run: made once, by rank 0, and read from its folder by every process ever after.
+
+    A track stays where it is, and learned boundaries have no patcher.
+    """
     from hyena_glt.patching import Patcher
 
-    if recipe.patching.mode == "learned":
-        return None
+    if recipe.patching.mode in ("learned", "track"):
+        return make_patcher(recipe.patching, learned)
     if engine.is_main and not (run.patcher / "patcher.json").is_file():
         patcher = make_patcher(recipe.patching, learned)
         assert patcher is not None

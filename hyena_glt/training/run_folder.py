@@ -1,7 +1,7 @@
 """The folder of a training run: what the run is, and whether what lies there belongs to it.
 
 RUN_FOLDER/
-    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher
+    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher or track
     patcher/            what cuts windows into patches, fitted on training sequence alone
     patches/            where it cuts the sequence, so that a resumed run need not cut again
     checkpoints/        weights, optimizer, random states, place in the data
@@ -102,14 +102,15 @@ class RunFolder:
 
 
 def run_identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
-    """What makes two runs the same run: options, sequence, and the patcher where one is given."""
+    """What makes two runs the same run: options, sequence, and the patcher or track where one is given."""
     facts = recipe.facts()
-    given = facts["patching"].pop("patcher")
+    given, track = (facts["patching"].pop(name) for name in ("patcher", "track"))
     return {
         "format": FORMAT,
         "recipe": facts,
         "corpus_sha256": corpus.sha256,
         "patcher_sha256": None if given is None else sha256_file(_patcher_file(given)),
+        "track_sha256": None if track is None else sha256_file(track),
     }
 
 

@@ -145,6 +145,21 @@ def test_regions_are_rows_of_their_own(cli, genome, tmp_path):
     assert np.array_equal(found[0], found[2])
 
 
+def test_regions_may_overlap(cli, genome, tmp_path):
+    """Genes do; each has the vector that it has alone."""
+    bed = tmp_path / "genes.bed"
+    bed.write_text("sim_chr1\t2000\t5000\nsim_chr1\t0\t3000\nsim_chr1\t2500\t2600\n")
+    words = ("--untrained", "--max-patch-length", "16")
+    assert cli("embed", genome, "-o", tmp_path / "all.parquet", "-R", bed, *words).code == 0
+    table = pq.read_table(tmp_path / "all.parquet")
+    assert table["start"].to_pylist() == [0, 2000, 2500]
+    assert table["end"].to_pylist() == [3000, 5000, 2600]
+    for row, region in enumerate(("1-3000", "2001-5000", "2501-2600")):
+        alone = tmp_path / f"{row}.parquet"
+        assert cli("embed", genome, "-o", alone, "-r", f"sim_chr1:{region}", *words).code == 0
+        np.testing.assert_allclose(vectors(tmp_path / "all.parquet")[row], vectors(alone)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_region_keeps_its_bounds_where_n_is_left_out(cli, tmp_path):
     fasta = tmp_path / "n.fa"
     fasta.write_text(">c\n" + "N" * 300 + "ACGTTGCAAC" * 20 + "N" * 300 + "\n")

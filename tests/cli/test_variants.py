@@ -175,6 +175,8 @@ def test_regions_choose_records(scored, tmp_path):
     (tmp_path / "r.bed").write_text("chr1\t0\t1\nchr1\t2999\t3000\n")
     assert scored("-R", tmp_path / "r.bed", output="b.vcf").code == 0
     assert [text.split("\t")[1] for text in records(tmp_path / "b.vcf")] == ["1", "3000"]
+    assert scored("-r", "chr1:704-800", "-r", "chr1:705-1,200", output="o.vcf").code == 0
+    assert records(tmp_path / "o.vcf") == records(tmp_path / "r.vcf")
     wrong = scored("-r", "1:5-10", output="w.vcf")
     assert (wrong.code, "no contig named '1'" in wrong.err) == (1, True)
 

@@ -47,6 +47,8 @@ def test_files_lie_beside_the_recipe(read, tmp_path):
     recipe = read("data: {files: [a.fa, /b.fa]}\npatching: {mode: entropy, patcher: p}")
     assert recipe.data.files == (str(tmp_path / "a.fa"), "/b.fa")
     assert recipe.patching.patcher == str(tmp_path / "p")
+    by_track = "patching: {mode: track, track: t.bw, threshold: 0}\ndata: {reverse_complement: false}"
+    assert read(by_track).patching.track == str(tmp_path / "t.bw")
     assert "files" not in recipe.facts()["data"]
 
 
@@ -99,6 +101,18 @@ def test_the_net_follows_from_the_other_sections(given, expected):
         ("objective: masked_byte\npatching: {mode: entropy}", ConfigError, ["patching.mode", "tell what is hidden"]),
         ("patching: {mode: byte, size: 4}", ConfigError, ["size: has no meaning with patching.mode byte"]),
         ("patching: {mode: entropy, patcher: p, target_length: 9}", ConfigError, ["target_length: has no meaning"]),
+        (
+            "patching: {mode: track, threshold: 0.5}",
+            ConfigError,
+            ["track: expected with patching.mode track, got None"],
+        ),
+        ("patching: {mode: track, track: t.bw}", ConfigError, ["threshold: expected with patching.mode track"]),
+        ("patching: {mode: entropy, track: t.bw}", ConfigError, ["track: has no meaning with patching.mode entropy"]),
+        (
+            "patching: {mode: track, track: t.bw, threshold: 0.5}",
+            ConfigError,
+            ["data.reverse_complement: expected false with patching.mode track"],
+        ),
         ("model: {boundaries: learned}", ConfigError, ["model.boundaries: expected 'patcher'"]),
         ("data: {alphabet: protein}", ConfigError, ["data.reverse_complement: expected false"]),
         ("model: {genomic_vocab_size: 4, alphabet: dna}\ndata: {alphabet: rna}", None, []),

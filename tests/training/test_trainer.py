@@ -407,6 +407,41 @@ def test_random_boundaries_have_the_lengths_of_the_entropy_patches(begin, tmp_pa
     assert trainer.net.external_patcher is None
 
 
+def by_track(path, **more):
+    """Changes of a recipe that make a track start the patches."""
+    data = {**RUN["data"], "reverse_complement": False}
+    return {"data": data, "patching": {"mode": "track", "track": str(path), "threshold": 0.5, **more}}
+
+
+def write_track(path, genome, starts):
+    """A bedGraph after which a patch starts at each of some places of every contig."""
+    names = Corpus.from_fasta([genome]).contigs.names
+    path.write_text("".join(f"{name}\t{start - 1}\t{start}\t1\n" for name in names for start in starts))
+    return path
+
+
+def test_a_track_starts_the_patches(begin, genome, tmp_path):
+    track = write_track(tmp_path / "every_seventh.bedgraph", genome, range(7, 700, 7))
+    trainer = begin(tmp_path / "run", **by_track(track, max_length=32))
+    assert trainer.data.patches.patch_lengths(0)[:103].tolist() == [1, 6] + [7] * 98 + [32] * 3
+    result = trainer.run()
+    assert HyenaGLT.from_pretrained(result.model).external_patcher is None
+
+
+def test_another_track_is_another_run(begin, genome, tmp_path):
+    track = tmp_path / "track.bedgraph"
+    begin(tmp_path / "run", **by_track(write_track(track, genome, [7])))
+    with pytest.raises(ConfigError, match="track_sha256"):
+        begin(tmp_path / "run", resume=True, **by_track(write_track(track, genome, [8])))
+
+
+def test_a_track_of_other_contigs_is_refused(begin, tmp_path):
+    track = tmp_path / "track.bedgraph"
+    track.write_text("elsewhere\t6\t7\t1\n")
+    with pytest.raises(DataError, match="no contig"):
+        begin(tmp_path / "run", **by_track(track))
+
+
 def test_a_given_patcher_is_used_and_hashed(begin, genome, tmp_path):
     corpus = Corpus.from_fasta([genome])
     calibrate(fit_pieces(Regions.whole(corpus), 1 << 20), target_mean_length=5).build().save(tmp_path / "p")

@@ -1,0 +1,107 @@
+"""Tracks that start patches in step with codons, and controls that do not: do boundaries matter there?
+
+    python benchmarks/codon_tracks.py GENOME.fa.gz -o runs/codons [--size 9] [--least 600] [--seed 0]
+    python benchmarks/patching_pays.py GENOME.fa.gz --tracks runs/codons/*.bedgraph --settings --measure
+    python benchmarks/patching_pays.py GENOME.fa.gz --tracks runs/codons/*.bedgraph --settings --seconds 300
+
+Genes are open reading frames of `--least` bases, the longest first, without overlap. All tracks cut every `--size`
+bases, a multiple of 3, and but for the last begin anew at each end of a gene:
+
+- `codon`: from the first base of the first codon on, so each patch holds whole codons;
+- `codon1`, `codon2`: one and two bases later, so patches break codons, but the net is told as much about genes;
+- `drawn`: from an offset of 0, 1 or 2 that is drawn for each gene, so the net is not told the frame;
+- `regular`: along the contig, with no regard to genes.
+
+`codon` against `codon1` and `codon2` is what the place of a boundary in a codon is worth. `codon` against `drawn` and
+`regular` holds what the frame is worth too, which the net would not have before it has read the gene.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyena_glt.sequences.atomic import atomic_write
+from hyena_glt.sequences.fasta import read_records
+
+STARTS, STOPS = ("ATG", "GTG", "TTG"), ("TAA", "TAG", "TGA")
+COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
+TRACKS = ("codon", "codon1", "codon2", "drawn", "regular")
+
+
+def main() -> None:
+    """Write one bedGraph for each way to cut."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("genome", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
+    parser.add_argument("--size", type=int, default=9, help="bases of a patch, a multiple of 3")
+    parser.add_argument("--least", type=int, default=600, help="bases of a gene")
+    parser.add_argument("--seed", type=int, default=0, help="of the offsets of `drawn`")
+    options = parser.parse_args()
+    if options.size % 3:
+        parser.error(f"--size: expected a multiple of 3, got {options.size}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(options.seed)
+    lines: dict[str, list[str]] = {name: [] for name in TRACKS}
+    for record in read_records(options.genome):
+        length = len(record.sequence)
+        genes = longest_genes(bytes(record.sequence).upper(), options.least)
+        covered = sum(end - start for start, end in genes)
+        print(f"{record.name}: {len(genes):,} genes, {covered / length:.1%} of {length:,} bases")
+        offsets = {name: np.full(len(genes), shift) for shift, name in enumerate(TRACKS[:3])}
+        offsets["drawn"] = random.integers(0, 3, len(genes))
+        for name in TRACKS:
+            edges = pieces(genes, offsets[name], length) if name in offsets else np.array([[0, length]])
+            starts = np.concatenate([np.arange(start, end, options.size) for start, end in edges.tolist()])
+            lines[name] += [f"{record.name}\t{place - 1}\t{place}\t1\n" for place in np.unique(starts)[1:].tolist()]
+    for name, content in lines.items():
+        with atomic_write(options.output / f"{name}.bedgraph", "w", overwrite=True) as handle:
+            handle.writelines(content)
+
+
+def longest_genes(sequence: bytes, least: int) -> list[tuple[int, int]]:
+    """Reading frames of at least so many bases on both strands, the longest first, none over another; ascending."""
+    found = list(frames(sequence, least))
+    length = len(sequence)
+    found += [(length - end, length - start) for start, end in frames(sequence.translate(COMPLEMENT)[::-1], least)]
+    taken = np.zeros(length, np.bool_)
+    kept = []
+    for start, end in sorted(found, key=lambda gene: (gene[0] - gene[1], gene)):
+        if not taken[start:end].any():
+            taken[start:end] = True
+            kept.append((start, end))
+    return sorted(kept)
+
+
+def frames(sequence: bytes, least: int) -> Iterator[tuple[int, int]]:
+    """Of each stretch without a stop codon the part from its first start codon on, the stop codon included."""
+    letters = np.frombuffer(sequence, np.uint8)
+    for frame in range(3):
+        codons = letters[frame : frame + (letters.size - frame) // 3 * 3].reshape(-1, 3)
+        stops = np.flatnonzero(is_one_of(codons, STOPS))
+        starts = np.flatnonzero(is_one_of(codons, STARTS))
+        firsts = np.searchsorted(starts, np.concatenate([[0], stops[:-1] + 1]))
+        for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
+            if first < starts.size and (stop + 1 - starts[first]) * 3 >= least:
+                yield frame + 3 * int(starts[first]), frame + 3 * (stop + 1)
+
+
+def is_one_of(codons: NDArray[np.uint8], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Which of `(codons, 3)` letters spell one of the names, `(codons,)`."""
+    spelled = np.array([list(name.encode()) for name in names], np.uint8)
+    return np.asarray((codons[:, None] == spelled).all(-1).any(-1))
+
+
+def pieces(genes: list[tuple[int, int]], offsets: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Genes, moved to the right by their offsets, and what lies between them: `(pieces, 2)` starts and ends."""
+    edges = (np.array(genes).reshape(-1, 2) + offsets[:, None]).reshape(-1)
+    edges = np.minimum(np.concatenate([[0], edges, [length]]), length)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+if __name__ == "__main__":
+    main()
