@@ -228,15 +228,10 @@ def embed_cases(scratch: Scratch) -> None:
     """A table per record, region and patch."""
     threads = ["-@", str(scratch.threads), "--force"]
     genome = scratch.data / "genomes/mgenitalium_NC_000908.2.fa.gz"
-    genes = [line.split("\t") for line in scratch.text("genomes/mgenitalium_NC_000908.2.gff.gz").splitlines()]
+    rows = [line.split("\t") for line in scratch.text("genomes/mgenitalium_NC_000908.2.gff.gz").splitlines()]
     contig = next(read_records(genome)).name
-    spans = [(int(row[3]) - 1, int(row[4])) for row in genes if len(row) > 4 and row[2] == "gene"]
-    chosen = [
-        (start, end)
-        for (start, end), last in zip(spans, [0, *(end for _, end in spans)], strict=False)
-        if start >= last
-    ]
-    bed = scratch.save("genes.bed", "".join(f"{contig}\t{start}\t{end}\n" for start, end in chosen))
+    genes = ((int(row[3]) - 1, row[4]) for row in rows if len(row) > 4 and row[2] == "gene")
+    bed = scratch.save("genes.bed", "".join(f"{contig}\t{start}\t{end}\n" for start, end in genes))
     ecoli = scratch.data / "genomes/ecoli_K12_MG1655_NC_000913.3.fna.gz"
     for name, source, *more in (
         ("zika.parquet", scratch.data / "phylo/zika.fasta.gz", "--degap"),
