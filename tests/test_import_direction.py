@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hyena_glt"
 LAYERS = [
     {"errors", "_lazy", "__about__"},
     {"checks", "config"},
-    {"sequences", "ops"},
+    {"sequences", "ops", "process_group"},
     {"tracks", "tokens", "layers"},
     {"entropies", "variants"},
     {"patching"},

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hyena_glt import process_group
 from hyena_glt.errors import ConfigError, HyenaGLTError, SystemProblem
 from hyena_glt.patching.devices import resolve_device
 
@@ -143,7 +144,7 @@ class ProcessGroup:
                 "start with torchrun, or use setup_distributed_processing"
             )
         with self._lost_peers_named():
-            dist.init_process_group("gloo", rank=self.rank, world_size=self.world, timeout=timeout)
+            process_group.join("gloo", rank=self.rank, world=self.world, timeout=timeout)
         self._is_own = True
 
     @contextmanager

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hyena_glt import process_group
 from hyena_glt.errors import ConfigError, HyenaGLTError, ModelFileError, SystemProblem
 from hyena_glt.ops.weight_cache import WEIGHT_CACHE
 from hyena_glt.patching.devices import resolve_device
@@ -89,7 +90,7 @@ class Engine:
             torch.cuda.set_device(chosen)
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         with _lost_peers_named(place.rank, place.world, RuntimeError):
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+            process_group.join(backend, rank=place.rank, world=place.world, timeout=timedelta(seconds=timeout_s))
         return cls(chosen, rank=place.rank, world=place.world, strategy=strategy)
 
     @property
