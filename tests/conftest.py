@@ -34,6 +34,15 @@ def data():
     return find
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Nets as small as those of tests lose time to a second thread, and sums depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def pytest_configure() -> None:
     """Processes that share the tests share the cores."""
     if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):

@@ -44,7 +44,7 @@ def saved_net(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
+def no_second_thread(monkeypatch):
     """Nets this small lose time to a second thread, most of it on a busy machine."""
     monkeypatch.setattr(options, "default_threads", lambda: 1)
 

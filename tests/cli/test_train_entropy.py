@@ -14,13 +14,7 @@ from hyena_glt.sequences.fasta import read_records
 QUICK = ("--steps", 4, "--batch-size", 2, "--window", 64, "--width", 8, "--layers", 1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors gain nothing from more, and wait long for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

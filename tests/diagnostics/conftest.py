@@ -21,15 +21,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Nets this small lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def make_net():
     """`make_net(patcher=None, **changes)`: a net of a few thousand weights, the same every time."""
@@ -59,3 +50,8 @@ def entropy_patcher() -> Patcher:
     genome = [generate_random_genomic_sequence(3000, seed=5)]
     model = MarkovEntropy.fit(genome, order=3)
     return calibrate(genome, entropy_model=model, target_mean_length=5, max_patch_length=12).build()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_one_thread(one_thread):
+    """Every test of this folder in one thread."""

@@ -26,13 +26,7 @@ from hyena_glt.errors import ConfigError, DataError, SystemProblem
 QUICK = {"batch_size": 4, "window": 32, "learning_rate": 0.01}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors gain nothing from more, and wait long for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small():

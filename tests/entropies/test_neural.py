@@ -26,13 +26,7 @@ SMALL = ByteNetworkConfig(width=16, conv_taps=4, filter_taps=8, outputs=4)
 dna = st.text(alphabet="ACGTacgtUN-", min_size=1, max_size=200)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors gain nothing from more, and wait long for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network_of(**changes):

@@ -20,15 +20,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Nets this small lose time to a second thread, most of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def small_config():
     """`small_config(**changes)`: a configuration of a few thousand weights."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.multimodal import CodingPair, MultiModalGenomicProcessor, translate
@@ -18,15 +17,6 @@ SMALL = {
     "filter_hidden_size": 8,
     "medium_filter_length": 24,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Nets this small lose time to a second thread, most of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +49,8 @@ def made_pairs():
         return pairs
 
     return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_one_thread(one_thread):
+    """Every test of this folder in one thread."""

@@ -36,13 +36,7 @@ SMALL = ByteNetworkConfig(width=16, conv_taps=4, filter_taps=8, layers=1, output
 OPTIONS = FitOptions(steps=120, batch_size=8, window=64, learning_rate=0.01)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors gain nothing from more, and wait long for a busy core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -30,13 +30,7 @@ BOUND = 1e-5  # of the largest value: rounding of float32
 sequences_lists = st.lists(st.text("ACGTN", max_size=120), max_size=9)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Nets this small lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

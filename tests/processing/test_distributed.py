@@ -36,12 +36,7 @@ def some_sequences(count: int = 23) -> list[str]:
     return ["".join(draw.choices("ACGT", k=draw.randint(0, 90))) for _ in range(count)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

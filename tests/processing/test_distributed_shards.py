@@ -41,12 +41,7 @@ def small_net(patcher: Patcher) -> HyenaGLT:
         return HyenaGLT(config, patcher).eval()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -47,13 +47,7 @@ print(json.dumps({"peak": memory_meter.highest_bytes() - before, "sizes": sizes,
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Nets this small lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

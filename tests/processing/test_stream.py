@@ -28,13 +28,7 @@ chunk_sizes = st.lists(st.integers(0, 90), min_size=1, max_size=6)
 MODES = ["entropy", "static", "static-fractional", "byte", "space"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Nets this small lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -27,13 +27,7 @@ NEXT, MASKED = ObjectiveSection(), ObjectiveSection(kind="masked_byte", mask_rat
 SMALL = {"hidden_size": 16, "num_layers": 1, "local_hidden_size": 8, "ngram_sizes": (2,), "ngram_table_size": 16}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Nets this small lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

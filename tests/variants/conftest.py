@@ -74,14 +74,3 @@ def entropy_patcher():
 
     sequence = generate_random_genomic_sequence(20_000, seed=3)
     return calibrate([sequence], target_mean_length=6, max_patch_length=24).build()
-
-
-@pytest.fixture
-def one_thread():
-    """Nets this small lose time to a second thread, most of it on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
