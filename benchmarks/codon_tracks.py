@@ -1,19 +1,27 @@
-"""Tracks that start patches in step with codons, and controls that do not: do boundaries matter there?
+"""Tracks that start patches in step with codons, and controls that do not: do boundaries and lengths matter there?
 
     python benchmarks/codon_tracks.py GENOME.fa.gz -o runs/codons [--size 9] [--least 600] [--seed 0]
     python benchmarks/patching_pays.py GENOME.fa.gz --tracks runs/codons/*.bedgraph --settings --measure
     python benchmarks/patching_pays.py GENOME.fa.gz --tracks runs/codons/*.bedgraph --settings --seconds 300
 
-Genes are open reading frames of `--least` bases, the longest first, without overlap. All tracks cut every `--size`
-bases, a multiple of 3, and but for the last begin anew at each end of a gene:
+Genes are open reading frames of `--least` bases, the longest first, without overlap. The first five tracks cut every
+`--size` bases, a multiple of 3, and four of them begin anew at each end of a gene:
 
 - `codon`: from the first base of the first codon on, so each patch holds whole codons;
 - `codon1`, `codon2`: one and two bases later, so patches break codons, but the net is told as much about genes;
 - `drawn`: from an offset of 0, 1 or 2 that is drawn for each gene, so the net is not told the frame;
 - `regular`: along the contig, with no regard to genes.
 
+The last two have patches of `--size` bases on average, with no regard to genes either:
+
+- `irregular`: of lengths drawn evenly from a third of that to five thirds;
+- `threes`: of lengths drawn evenly from the multiples of 3 among these, so that within a gene all patches start at one
+  place of a codon.
+
 `codon` against `codon1` and `codon2` is what the place of a boundary in a codon is worth. `codon` against `drawn` and
-`regular` holds what the frame is worth too, which the net would not have before it has read the gene.
+`regular` holds what the frame is worth too, which the net would not have before it has read the gene. `regular` against
+`threes` is what unequal lengths cost as such, `threes` against `irregular` what it costs that the place in a codon
+changes from patch to patch.
 """
 
 from __future__ import annotations
@@ -30,7 +38,8 @@ from hyena_glt.sequences.fasta import read_records
 
 STARTS, STOPS = ("ATG", "GTG", "TTG"), ("TAA", "TAG", "TGA")
 COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
-TRACKS = ("codon", "codon1", "codon2", "drawn", "regular")
+GENE_TRACKS = ("codon", "codon1", "codon2", "drawn")
+TRACKS = (*GENE_TRACKS, "regular", "irregular", "threes")
 
 
 def main() -> None:
@@ -52,15 +61,30 @@ def main() -> None:
         genes = longest_genes(bytes(record.sequence).upper(), options.least)
         covered = sum(end - start for start, end in genes)
         print(f"{record.name}: {len(genes):,} genes, {covered / length:.1%} of {length:,} bases")
-        offsets = {name: np.full(len(genes), shift) for shift, name in enumerate(TRACKS[:3])}
-        offsets["drawn"] = random.integers(0, 3, len(genes))
-        for name in TRACKS:
-            edges = pieces(genes, offsets[name], length) if name in offsets else np.array([[0, length]])
-            starts = np.concatenate([np.arange(start, end, options.size) for start, end in edges.tolist()])
+        for name, starts in starts_of(genes, length, options.size, random).items():
             lines[name] += [f"{record.name}\t{place - 1}\t{place}\t1\n" for place in np.unique(starts)[1:].tolist()]
     for name, content in lines.items():
         with atomic_write(options.output / f"{name}.bedgraph", "w", overwrite=True) as handle:
             handle.writelines(content)
+
+
+def starts_of(
+    genes: list[tuple[int, int]], length: int, size: int, random: np.random.Generator
+) -> dict[str, NDArray[np.int64]]:
+    """Of each track where patches start; 0 is one of them."""
+    offsets = [*(np.full(len(genes), shift) for shift in range(3)), random.integers(0, 3, len(genes))]
+    found = {}
+    for name, offset in zip(GENE_TRACKS, offsets, strict=True):
+        edges = pieces(genes, offset, length).tolist()
+        found[name] = np.concatenate([np.arange(start, end, size) for start, end in edges])
+    found["regular"] = np.arange(0, length, size)
+    for name, lengths in (
+        ("irregular", np.arange(size // 3, 5 * size // 3 + 1)),
+        ("threes", np.arange((size // 3 + 2) // 3 * 3, 5 * size // 3 + 1, 3)),
+    ):
+        ends = np.cumsum(random.choice(lengths, length // int(lengths[0])))
+        found[name] = np.concatenate([[0], ends[ends < length]])
+    return found
 
 
 def longest_genes(sequence: bytes, least: int) -> list[tuple[int, int]]:
