@@ -189,22 +189,32 @@ class PatchedCorpus:
         starts = np.flatnonzero(np.unpackbits(packed, count=length, bitorder="little"))
         return np.diff(starts, append=length)
 
-    def shuffled(self, seed: int) -> PatchedCorpus:
+    def shuffled(self, seed: int, corpus: Corpus) -> PatchedCorpus:
         """The same patch lengths on each contig and strand, in an order that the seed draws.
 
         A control for experiments: patches of the same number and lengths whose places tell nothing of the letters.
+        Lengths stay in their stretch of letters, and those of ambiguity symbols in their run: the one patch of a
+        centromere of N would else lie over sequence. Edges of such runs are starts that only their own base makes.
+
+        Args:
+            seed: Of the order.
+            corpus: The one that was cut.
         """
-        starts = np.zeros_like(self.starts)
+        starts, forced = np.zeros_like(self.starts), []
         for strand in range(self.num_strands):
-            for contig in range(len(self.contig_lengths)):
+            places = []
+            for contig, first in enumerate(self.first_bytes.tolist()):
                 lengths = self.patch_lengths(contig, reverse=bool(strand))
+                edges = _edges_of_runs(corpus, contig, reverse=bool(strand))
+                stretch = np.searchsorted(edges, lengths.cumsum() - lengths, side="right")
                 keys = draw_keys(seed, SHUFFLE_SALT + ((2 * contig + strand) << 8), np.arange(len(lengths)))
-                lengths = lengths[np.argsort(keys, kind="stable")]
+                lengths = lengths[np.lexsort([keys, stretch])]
                 is_start = np.zeros(int(self.contig_lengths[contig]), np.bool_)
                 is_start[lengths.cumsum() - lengths] = True
-                _put(starts[strand], int(self.first_bytes[contig]), is_start)
-        none = tuple(np.zeros(0, np.int64) for _ in range(self.num_strands))
-        return replace(self, starts=starts, forced=none, is_causal=True)
+                _put(starts[strand], first, is_start)
+                places.append(edges[is_start[edges]] + 8 * first)
+            forced.append(np.concatenate(places))
+        return replace(self, starts=starts, forced=tuple(forced), is_causal=True)
 
     def cut(self, windows: Whole, is_reversed: NDArray[np.bool_]) -> WindowPatches:
         """Patches of windows, cut at their ends.
@@ -398,6 +408,14 @@ def _decides_online(patcher: Patcher) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def _edges_of_runs(corpus: Corpus, contig: int, *, reverse: bool) -> Whole:
+    """Where runs of ambiguity symbols begin and end inside a contig, ascending in the reading order of its strand."""
+    first, length = int(corpus.starts[contig]), int(corpus.contigs.lengths[contig])
+    edges = np.unique(corpus.ambiguous_runs) - first
+    edges = edges[(edges > 0) & (edges < length)]
+    return length - edges[::-1] if reverse else edges
 
 
 def _bytes_of(lengths: Whole) -> Whole:

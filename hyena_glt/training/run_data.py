@@ -90,7 +90,7 @@ def make_patches(recipe: Recipe, corpus: Corpus, patcher: Patcher | None, cache:
         )
     both = recipe.data.reverse_complement
     patches = PatchedCorpus.from_patcher(corpus, patcher, reverse_complement=both, cache_folder=cache)
-    return patches.shuffled(recipe.seed) if mode == "random" else patches
+    return patches.shuffled(recipe.seed, corpus) if mode == "random" else patches
 
 
 def make_patcher(options: PatchingSection, learned: Regions) -> Patcher | None:

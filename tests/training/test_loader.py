@@ -200,7 +200,7 @@ def test_batches_hold_the_windows_and_their_patches(patches):
     source = patches
     if patches in ("corpus", "shuffled"):
         source = PatchedCorpus.from_patcher(corpus(), patcher)
-        source = source.shuffled(1) if patches == "shuffled" else source
+        source = source.shuffled(1, corpus()) if patches == "shuffled" else source
     elif patches == "patcher":
         source = patcher
     seen = set()
@@ -225,7 +225,7 @@ def test_batches_hold_the_windows_and_their_patches(patches):
             seen.add("known")
         if patches == "byte":
             assert batch.patch_lengths.max() == 1
-    assert ("known" in seen) == (patches in ("corpus", "patcher"))
+    assert ("known" in seen) == (patches in ("corpus", "shuffled", "patcher"))
 
 
 def test_a_net_takes_the_batches():
@@ -259,7 +259,7 @@ def test_no_global_generator_is_touched():
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
-    patches = PatchedCorpus.from_patcher(corpus(), Patcher(patching_mode="byte")).shuffled(1)
+    patches = PatchedCorpus.from_patcher(corpus(), Patcher(patching_mode="byte")).shuffled(1, corpus())
     _ = list(islice(WindowLoader(corpus(), table(), batch_size=4, seed=3, patches=patches), 20))
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     assert before == after

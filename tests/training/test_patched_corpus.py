@@ -155,22 +155,39 @@ def test_the_edges_of_n_are_starts_that_the_base_before_does_not_know():
 def test_shuffled_patches_are_the_same_lengths_in_another_order(genome, seed):
     corpus = corpus_of(genome)
     patched = PatchedCorpus.from_patcher(corpus, Patcher(**ONLINE[1]))
-    mixed = patched.shuffled(seed)
-    assert mixed.sha256 == patched.shuffled(seed).sha256
+    mixed = patched.shuffled(seed, corpus)
+    assert mixed.sha256 == patched.shuffled(seed, corpus).sha256
     for contig in range(len(genome)):
         for strand in (False, True):
             lengths = [each.patch_lengths(contig, reverse=strand).tolist() for each in (patched, mixed)]
             assert sorted(lengths[0]) == sorted(lengths[1])
-    windows = np.array([[0, 0, len(genome[0])]])
-    assert mixed.cut(windows, np.array([True])).known_starts is None
+
+
+def test_shuffling_leaves_runs_of_n_where_they_are():
+    text = generate_random_genomic_sequence(500, seed=1)
+    corpus = corpus_of([text[:200] + "N" * 3000 + text[200:] + "N" * 40])
+    options = {**ONLINE[1], "max_patch_length": None}
+    patched = PatchedCorpus.from_patcher(corpus, Patcher(**options))
+    for reverse in (False, True):
+        before = patched.patch_lengths(0, reverse=reverse).tolist()
+        mixed = patched.shuffled(0, corpus)
+        after = mixed.patch_lengths(0, reverse=reverse).tolist()
+        assert before != after
+        assert before.index(3000) == after.index(3000)
+        assert before.index(40) == after.index(40)
+        window = np.array([[0, 0, 3540]])
+        known = mixed.cut(window, np.array([reverse])).known_starts
+        edges = [40, 340, 3340] if reverse else [200, 3200, 3500]
+        assert (~known[0]).nonzero().flatten().tolist() == edges
 
 
 def test_shuffling_depends_on_seed_contig_and_strand():
     text = generate_random_genomic_sequence(2000, seed=1)
     half = text + reverse_complement(text)  # its own reverse complement
-    patched = PatchedCorpus.from_patcher(corpus_of([half, half]), Patcher(**ONLINE[1]))
+    corpus = corpus_of([half, half])
+    patched = PatchedCorpus.from_patcher(corpus, Patcher(**ONLINE[1]))
     orders = [
-        patched.shuffled(seed).patch_lengths(contig, reverse=strand).tolist()
+        patched.shuffled(seed, corpus).patch_lengths(contig, reverse=strand).tolist()
         for seed in (0, 1)
         for contig in (0, 1)
         for strand in (False, True)
