@@ -213,6 +213,9 @@ class HyenaGLTConfig(BaseModel):
     position_scales: Annotated[Whole, Field(ge=1, le=30)] = Field(
         16, description="periods 4, 16, 64, ... bases of the global position"
     )
+    reading_frame: StrictBool = Field(
+        True, description="patches and bytes know places modulo 3, so codons are found in patches of any lengths"
+    )
 
     trunk_layout: tuple[FilterKind, ...] = Field(
         ("short", "medium", "long"),

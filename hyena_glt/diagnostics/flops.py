@@ -40,7 +40,7 @@ def unseen_flops(config: HyenaGLTConfig, num_tokens: int, num_patches: int, comp
     """Operations of the compiled loops by stage, 2 for each multiply-add.
 
     - local encoder, decoder: `taps` for each channel, byte and layer;
-    - pooling: each head's weighted sum of the bytes' states, `heads * local`;
+    - pooling: each head's weighted sum of the bytes' states, `heads * local`, and two turned ones;
     - trunk: 3 taps of the 3 projections in each block, and explicit filters of at most 8 taps;
     - bridge: a score and a weighted sum over `bridge_num_patches` states and the null state, `2 * local` each.
 
@@ -61,7 +61,7 @@ def unseen_flops(config: HyenaGLTConfig, num_tokens: int, num_patches: int, comp
     per_layer = 2.0 * config.local_kernel_size * local * num_tokens
     return {
         "local encoder": per_layer * config.num_local_encoder_layers,
-        "pooling": 2.0 * config.pooling_heads * local * num_tokens if compiled else 0.0,
+        "pooling": 2.0 * (config.pooling_heads + 2 * config.reading_frame) * local * num_tokens if compiled else 0.0,
         "trunk": 2.0 * hidden * num_patches * (3 * PROJECTION_TAPS * config.num_layers + short),
         "bridge": 4.0 * (config.bridge_num_patches + 1) * local * num_tokens if compiled else 0.0,
         "decoder": per_layer * config.num_local_decoder_layers,

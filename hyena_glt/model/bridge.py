@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.layers.cross_attention import Reader, WindowedCrossAttention
 from hyena_glt.model.visibility import readable_patches
-from hyena_glt.positions.position_embedding import OffsetEncoding
+from hyena_glt.positions.position_embedding import CODON, OffsetEncoding
 from hyena_glt.positions.position_info import PositionInfo
 
 
@@ -30,15 +30,15 @@ class CrossAttentionPositionBridge(nn.Module):
     """Byte states + what they read of the patch states.
 
     In causal mode a byte attends to the most recent complete patches, otherwise to its own patch and its
-    neighbours on both sides. Each byte brings its state and its offset in the patch as the query, so the
-    bytes of a patch differ.
+    neighbours on both sides. Each byte brings its state, its offset in the patch and its place modulo 3 as the
+    query, so the bytes of a patch differ, and one that knows the reading frame finds its place in the codon.
     """
 
     def __init__(self, config: HyenaGLTConfig) -> None:
         super().__init__()
         dim = config.local_hidden_size
         self.causal, self.num_patches = config.causal, config.bridge_num_patches
-        self.offsets = OffsetEncoding(dim)
+        self.offsets = OffsetEncoding(dim, CODON if config.reading_frame else 1)
         self.attention = WindowedCrossAttention(dim, config.hidden_size, config.bridge_heads, self.num_patches)
 
     def forward(
@@ -70,11 +70,12 @@ class CrossAttentionPositionBridge(nn.Module):
     ) -> Reader:
         """What adds to a part of the bytes their offsets and what they read, without gradients on the CPU."""
         first = self.first_patch(info, known_starts, next_starts_patch)
-        read, rows = self.attention.reader(states, first, info.patch_mask.sum(1)), self.offsets.bucket(info.offsets)
+        read = self.attention.reader(states, first, info.patch_mask.sum(1))
+        vectors, rows = self.offsets.vectors(), self.offsets.rows(info.offsets, info.global_positions)
         weight = self.attention.project_out.weight.T.contiguous()
 
         def bridge(x: Tensor, row: int, part: slice) -> Tensor:
-            placed = self.offsets.table(rows[row, part]).add_(x)
+            placed = vectors.index_select(0, rows[row, part]).add_(x)
             return placed.addmm_(read(placed, row, part), weight)
 
         return bridge
@@ -91,6 +92,7 @@ class CrossAttentionPositionBridge(nn.Module):
         states: Tensor,
         offsets: NDArray[np.int64],
         readable: NDArray[np.int64],
+        position: int,
         state: BridgeState | None = None,
     ) -> tuple[Tensor, BridgeState]:
         """Carry patch states to the next bytes of a sequence; causal only.
@@ -100,12 +102,14 @@ class CrossAttentionPositionBridge(nn.Module):
             states: `(1, num_patches, hidden)` of the patches that these bytes complete.
             offsets: `(n,)` int64, bytes since the start of the patch.
             readable: `(n,)` int64, how many of `states` each byte may read, besides all earlier ones.
+            position: Global position of the first of these bytes.
             state: What the call before returned; None begins a sequence.
 
         Returns:
             `(1, n, local)`, and the state.
         """
-        x = x + self._offset_vectors(torch.from_numpy(offsets).to(x.device), int(offsets.max(initial=0)))
+        positions = torch.arange(x.shape[1], device=x.device) + position
+        x = x + self.offsets.vectors()[self.offsets.rows(torch.from_numpy(offsets).to(x.device), positions)]
         recent = states[:, :0] if state is None else state.states
         if state is not None and not states.shape[1] and x.shape[1] == 1:
             return x + self._read_again(x, state), state
@@ -119,10 +123,6 @@ class CrossAttentionPositionBridge(nn.Module):
         known = states if state is None else torch.cat([state.states, states], dim=1)
         last = known[:, max(known.shape[1] - self.num_patches, 0) :].clone()
         return BridgeState(last, *self._keys_and_values(last))
-
-    def _offset_vectors(self, offsets: Tensor, largest: int) -> Tensor:
-        exact = largest < self.offsets.EXACT
-        return self.offsets.table(offsets if exact else self.offsets.bucket(offsets))
 
     def _keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """What a byte reads that may read all of the last states, laid out as `BridgeState` says."""

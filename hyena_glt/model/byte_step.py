@@ -156,7 +156,7 @@ class ByteStep:
                 norm=_array(head.norm.weight), project=_array(head.project.weight.T), bias=_array(head.project.bias)
             )
         )
-        self._offset_vectors = _array(offsets.table.weight)
+        self._offset_vectors, self._period = _array(offsets.vectors()), offsets.period
         self._bucket = offsets.bucket
         self._rows = offsets.bucket(torch.arange(TABULATED_OFFSETS)).tolist()
 
@@ -172,19 +172,20 @@ class ByteStep:
         return encoded, NarrowStates(ids, after, states.decoder)
 
     def decode(
-        self, encoded: Floats, offset: int, bridge: BridgeState, states: NarrowStates
+        self, encoded: Floats, offset: int, position: int, bridge: BridgeState, states: NarrowStates
     ) -> tuple[Floats, Floats, NarrowStates]:
         """The decoded state `(local,)` and the logits `(vocab,)` of a byte that may read all that the bridge holds.
 
         Args:
             encoded: As `encode` gave it.
             offset: Bytes since the start of the patch.
+            position: Global position.
             bridge: What can be read.
             states: As `encode` left them.
         """
         row = self._rows[offset] if offset < TABULATED_OFFSETS else int(self._bucket(torch.tensor(offset)))
         decoded, logits, after = decode_step(
-            encoded + self._offset_vectors[row],
+            encoded + self._offset_vectors[row * self._period + position % self._period],
             self._bridge,
             bridge.keys.numpy(),
             bridge.values.numpy(),

@@ -15,12 +15,14 @@ from hyena_glt.layers.feed_forward import in_blocks
 from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
 from hyena_glt.layers.norm_loops import prepared_norm
 from hyena_glt.model.byte_embedding import ByteEmbedding
-from hyena_glt.ops.segments import segment_softmax, segment_sum, softmax_pool_runs
+from hyena_glt.ops.segments import segment_softmax, segment_sum, softmax_pool_runs, turn_runs
 from hyena_glt.ops.shifted_sum import compiled_loops_read
-from hyena_glt.positions.position_embedding import SegmentAwarePositionalEncoding
+from hyena_glt.positions.position_embedding import CODON, SegmentAwarePositionalEncoding
 from hyena_glt.positions.position_info import PositionInfo
 
 BLOCK_TOKENS = 8192
+PHASES = np.arange(CODON) * (2 * np.pi / CODON)
+TURNS = np.stack([np.cos(PHASES), np.sin(PHASES)], axis=1).astype(np.float32)  # (3, 2)
 
 
 class LocalEncoder(nn.Module):
@@ -64,6 +66,10 @@ class PatchPooling(nn.Module):
 
     Positions enter here, and only here: a patch state is read when the patch is complete, so it may know
     the length of the patch and each byte's relative position.
+
+    Beside these stand sums in which each byte is turned by a third of a circle for each base of its global position.
+    What recurs with every codon adds up in them over patches of any lengths, where the trunk could else follow the
+    reading frame in equal patches alone (docs/results.md, what irregular lengths cost).
     """
 
     def __init__(self, config: HyenaGLTConfig) -> None:
@@ -74,7 +80,9 @@ class PatchPooling(nn.Module):
         self.norm = nn.LayerNorm(dim, bias=False)
         self.to_score = nn.Linear(dim, self.num_heads, bias=False)
         self.to_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.project_out = nn.Linear(3 * dim, config.hidden_size)
+        self.to_turned = nn.Linear(dim, (dim + 1) // 2, bias=False) if config.reading_frame else None
+        turned = 0 if self.to_turned is None else 2 * self.to_turned.out_features
+        self.project_out = nn.Linear(3 * dim + turned, config.hidden_size)
 
     def forward(self, x: Tensor, info: PositionInfo) -> Tensor:
         """Pool.
@@ -90,9 +98,13 @@ class PatchPooling(nn.Module):
             return self.pool_compiled(x, info)
         batch, num_patches = info.patch_lengths.shape
         states = self.norm(x + self.positions(info)).flatten(0, 1)
-        pooled = self.attend(states, info.segment_ids, batch * num_patches)
-        last = states.index_select(0, last_tokens(info))
-        return self.project_out(torch.cat([pooled, last], dim=-1)).unflatten(0, (batch, num_patches))
+        pooled = [self.attend(states, info.segment_ids, batch * num_patches)]
+        pooled.append(states.index_select(0, last_tokens(info)))
+        if self.to_turned is not None:
+            turned = turned_states(self.to_turned(states), info.global_positions.flatten())
+            sums = segment_sum(turned, info.segment_ids, batch * num_patches)
+            pooled.append(sums / root_lengths(info.patch_lengths))
+        return self.project_out(torch.cat(pooled, dim=-1)).unflatten(0, (batch, num_patches))
 
     def pool_compiled(self, x: Tensor, info: PositionInfo) -> Tensor:
         """`forward` without gradients on the CPU: whole patches in blocks, values projected once per patch."""
@@ -107,8 +119,12 @@ class PatchPooling(nn.Module):
             scores = self.to_score(states)
             softmax_pool_runs(sums.numpy(), scores.numpy(), states.numpy(), lengths.numpy())
             values = torch.bmm(sums.transpose(0, 1), value).transpose(0, 1).flatten(1)
-            last = states.index_select(0, lengths.cumsum(0) - 1)
-            pooled[row, patches] = self.project_out(torch.cat([values, last], dim=-1))
+            parts = [values, states.index_select(0, lengths.cumsum(0) - 1)]
+            if self.to_turned is not None:
+                turned = x.new_empty(len(lengths), 2, x.shape[-1])
+                turn_runs(turned.numpy(), states.numpy(), part.global_positions[0].numpy(), lengths.numpy(), TURNS)
+                parts.append(self.to_turned(turned).flatten(1) / root_lengths(lengths))
+            pooled[row, patches] = self.project_out(torch.cat(parts, dim=-1))
         return pooled
 
     def attend(self, states: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
@@ -117,6 +133,17 @@ class PatchPooling(nn.Module):
         values = self.to_value(states).unflatten(-1, (self.num_heads, -1))
         weighted = (values * weights.unsqueeze(-1)).flatten(1)
         return segment_sum(weighted, segment_ids, num_segments)
+
+
+def turned_states(states: Tensor, positions: Tensor) -> Tensor:
+    """Cosine and sine of the phase in a codon times each state: `(tokens, 2 * dim)` from `(tokens, dim)`."""
+    turns = torch.from_numpy(TURNS).to(states)[positions % CODON]
+    return (turns.unsqueeze(-1) * states.unsqueeze(-2)).flatten(-2)
+
+
+def root_lengths(patch_lengths: Tensor) -> Tensor:
+    """Square root of each patch's length, at least 1, `(patches, 1)`: sums over it are as large in long patches."""
+    return patch_lengths.flatten().clamp_min(1).float().sqrt().unsqueeze(-1)
 
 
 def last_tokens(info: PositionInfo) -> Tensor:

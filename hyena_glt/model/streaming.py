@@ -194,7 +194,8 @@ class NetStream:
         lengths = self._take(encoded, lengths)
         patch_states, known = self._pool(lengths), state.starts.known
         offsets, readable = readable_in_block(lengths, state.open_length, known)
-        bridged, state.bridge = net.bridge.stream(encoded, patch_states, offsets, readable, state.bridge)
+        position = self.offset + state.num_bytes
+        bridged, state.bridge = net.bridge.stream(encoded, patch_states, offsets, readable, position, state.bridge)
         decoded, state.decoder = net.local_decoder.stream(bridged, state.decoder)
         return self._output(decoded, patch_states, lengths, known)
 
@@ -211,7 +212,9 @@ class NetStream:
             offset = int(readable_in_block(lengths, offset, known)[0][0])
             state.bridge = self.net.bridge.carry(patch_states, state.bridge)
         assert state.bridge is not None
-        decoded, logits, state.narrow = step.decode(encoded, offset, state.bridge, narrow)
+        decoded, logits, state.narrow = step.decode(
+            encoded, offset, self.offset + state.num_bytes, state.bridge, narrow
+        )
         rows = (torch.from_numpy(values).view(1, 1, -1) for values in (decoded, logits))
         return self._output(next(rows), patch_states, lengths, known, next(rows))
 

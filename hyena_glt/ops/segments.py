@@ -87,3 +87,26 @@ def softmax_pool_runs(pooled, scores, states, lengths):
             for c in range(states.shape[1]):
                 pooled[run, head, c] /= total
         start = stop
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def turn_runs(sums, states, positions, lengths, turns):
+    """Sums of the states of each run of tokens, weighted by the phase of their positions; a compiled loop.
+
+    Args:
+        sums: `(runs, weights, dim)`, written to.
+        states: `(tokens, dim)`.
+        positions: `(tokens,)` int64.
+        lengths: `(runs,)` int64, tokens of each run; the runs follow each other.
+        turns: `(period, weights)`, of the positions modulo the period.
+    """
+    start = 0
+    for run in range(lengths.size):
+        stop = start + lengths[run]
+        sums[run] = 0
+        for token in range(start, stop):
+            turn = turns[positions[token] % len(turns)]
+            for k in range(turn.size):
+                for c in range(states.shape[1]):
+                    sums[run, k, c] += turn[k] * states[token, c]
+        start = stop

@@ -2,7 +2,7 @@
 
 `SegmentAwarePositionalEncoding` describes tokens of *complete* patches: it reads the patch length and
 the relative position, which are unknown while a patch is open. `OffsetEncoding` is what a causal model
-may know earlier: the number of tokens since the start of the patch.
+may know earlier: the number of tokens since the start of the patch, and the token's own position.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hyena_glt.positions.position_info import PositionInfo
 
 GENOMIC_PERIODS = (Fraction(3), Fraction(21, 2), Fraction(21), Fraction(147))
 GENOMIC_CYCLE = 147  # bases after which all genomic periods have come round
+CODON = 3  # bases
 
 
 def period_phases(positions: Tensor, periods: Sequence[Fraction]) -> Tensor:
@@ -100,16 +101,25 @@ class SegmentAwarePositionalEncoding(nn.Module):
 
 
 class OffsetEncoding(nn.Module):
-    """A learned vector for the tokens since the start of the patch: exact to 32, logarithmic beyond."""
+    """A learned vector for the tokens since the start of the patch: exact to 32, logarithmic beyond.
+
+    Args:
+        dim: Width of the vectors.
+        period: Another vector for the global position modulo this many bases is added; 1: none.
+    """
 
     EXACT = 32
     PER_DOUBLING = 4
     ROWS = EXACT + 64
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, period: int = 1) -> None:
         super().__init__()
+        self.period = period
         self.table = nn.Embedding(self.ROWS, dim)
         nn.init.normal_(self.table.weight, std=0.02)
+        self.frames = nn.Embedding(period, dim) if period > 1 else None
+        if self.frames is not None:
+            nn.init.normal_(self.frames.weight, std=dim**-0.5)  # as long as the vector of a letter
 
     def bucket(self, offsets: Tensor) -> Tensor:
         """The row of the table for each offset, int64."""
@@ -117,6 +127,17 @@ class OffsetEncoding(nn.Module):
         coarse = self.EXACT + (doublings * self.PER_DOUBLING).long()
         return torch.where(offsets < self.EXACT, offsets, coarse.clamp_max(self.ROWS - 1))
 
+    def rows(self, offsets: Tensor, positions: Tensor) -> Tensor:
+        """The row of `vectors()` for each offset and global position, int64."""
+        return self.bucket(offsets) * self.period + positions % self.period
+
+    def vectors(self) -> Tensor:
+        """All vectors there are: `(ROWS * period, dim)`."""
+        if self.frames is None:
+            return self.table.weight
+        return (self.table.weight.unsqueeze(1) + self.frames.weight).flatten(0, 1)
+
     def forward(self, info: PositionInfo) -> Tensor:
         """`(batch, length, dim)`; causal."""
-        return self.table(self.bucket(info.offsets))
+        vectors = self.table(self.bucket(info.offsets))
+        return vectors if self.frames is None else vectors + self.frames(info.global_positions % self.period)

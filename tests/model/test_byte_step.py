@@ -52,11 +52,11 @@ def test_a_byte_goes_through_the_gated_convolutions_as_through_the_layers(small_
 def test_a_byte_reads_through_the_bridge_as_through_the_layer(small_net, num_patches):
     net, none = small_net(), np.zeros(0, np.int64)
     dim, states = net.config.local_hidden_size, torch.randn(1, num_patches, net.config.hidden_size)
-    _, state = net.bridge.stream(torch.zeros(1, 0, dim), states, none, none)
+    _, state = net.bridge.stream(torch.zeros(1, 0, dim), states, none, none, 0)
     x, offset = torch.randn(1, 1, dim), np.full(1, 3)
-    expected, _ = net.bridge.stream(x, states[:, :0], offset, none, state)
+    expected, _ = net.bridge.stream(x, states[:, :0], offset, none, 7, state)
     step = ByteStep(net)
-    query = x.flatten().numpy() + step._offset_vectors[3]
+    query = x.flatten().numpy() + step._offset_vectors[3 * 3 + 7 % 3]
     assert close(bridge_step(query, step._bridge, state.keys.numpy(), state.values.numpy()), expected)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -12,14 +14,17 @@ from hyena_glt.positions import PositionInfo
 LENGTHS = torch.tensor([[3, 1, 4], [2, 2, 0]])
 
 
-def test_pooling_equals_a_loop_over_patches(small_config):
+@pytest.mark.parametrize("reading_frame", [True, False])
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_pooling_equals_a_loop_over_patches(small_config, reading_frame, with_gradients):
     torch.manual_seed(0)
-    config = small_config()
+    config = small_config(reading_frame=reading_frame)
     pooling = PatchPooling(config)
     info = PositionInfo.from_patch_lengths(LENGTHS, offset=2**35)
     x = torch.randn(2, 8, config.local_hidden_size)
     states = pooling.norm(x + pooling.positions(info))
-    result = pooling(x, info)
+    with torch.set_grad_enabled(with_gradients):  # without them compiled loops pool
+        result = pooling(x, info)
     for row, lengths in enumerate(LENGTHS.tolist()):
         start = 0
         for patch, length in enumerate(lengths):
@@ -28,7 +33,12 @@ def test_pooling_equals_a_loop_over_patches(small_config):
                 weights = pooling.to_score(part).softmax(0)
                 values = pooling.to_value(part).view(length, pooling.num_heads, -1)
                 pooled = (values * weights[..., None]).sum(0).flatten()
-                expected = pooling.project_out(torch.cat([pooled, part[-1]]))
+                parts = [pooled, part[-1]]
+                if reading_frame:
+                    angles = 2 * math.pi / 3 * torch.tensor([(2**35 + start + place) % 3 for place in range(length)])
+                    turned = [wave[:, None] * pooling.to_turned(part) for wave in (angles.cos(), angles.sin())]
+                    parts += [each.sum(0) / length**0.5 for each in turned]
+                expected = pooling.project_out(torch.cat(parts))
                 torch.testing.assert_close(result[row, patch], expected, atol=1e-6, rtol=1e-5)
             start += length
 

@@ -76,3 +76,19 @@ def test_the_offset_encoding_does_not_know_where_the_patch_ends():
     encoding = OffsetEncoding(4)
     short, long = (PositionInfo.from_patch_lengths(torch.tensor([[2, n]])) for n in (3, 9))
     assert torch.equal(encoding(short), encoding(long)[:, :5])
+
+
+@pytest.mark.parametrize("period", [1, 3])
+def test_rows_of_all_vectors_are_those_that_forward_gives(period):
+    encoding = OffsetEncoding(4, period)
+    info = PositionInfo.from_patch_lengths(torch.tensor([[2, 7, 300]]), offset=2**40 + 1)
+    vectors = encoding.vectors()[encoding.rows(info.offsets, info.global_positions)]
+    assert encoding.vectors().shape == (OffsetEncoding.ROWS * period, 4)
+    assert torch.equal(vectors, encoding(info))
+
+
+def test_with_a_period_equal_offsets_differ_by_the_place_in_it():
+    info = PositionInfo.from_patch_lengths(torch.tensor([[4, 2, 4]]))
+    vectors = OffsetEncoding(4, 3)(info)[0]
+    assert torch.equal(vectors[0], vectors[6])  # offset 0, places 0 and 6
+    assert not torch.equal(vectors[0], vectors[4])
