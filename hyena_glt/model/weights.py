@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound="HyenaGLT")
 CONFIG_FILE = "config.json"
+FIELDS_BEFORE = {"reading_frame": False}  # of nets whose version had no such field yet
 WEIGHTS_FILE = "model.safetensors"
 PATCHER_FILE = "patcher.json"
 MANIFEST_FILE = "manifest.json"
@@ -167,7 +168,7 @@ def read_config(path: Path) -> HyenaGLTConfig:
     if kind != MODEL_TYPE:
         raise ModelFileError(f"model_type: expected {MODEL_TYPE!r}, got {kind!r}", path=path)
     try:
-        return build_config(HyenaGLTConfig, options)
+        return build_config(HyenaGLTConfig, {**FIELDS_BEFORE, **options})
     except ConfigError as error:
         raise ModelFileError(str(error), path=path) from None
 

@@ -48,6 +48,19 @@ def test_outputs_are_bitwise_the_same_after_loading(small_net, tmp_path, changes
         assert torch.equal(loaded(TOKENS, LENGTHS).logits, net(TOKENS, LENGTHS).logits)
 
 
+def test_a_net_saved_before_there_were_reading_frames_has_none(small_net, tmp_path):
+    net = small_net(reading_frame=False)
+    net.save_pretrained(tmp_path)
+    options = json.loads((tmp_path / "config.json").read_text())
+    del options["reading_frame"]
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    refresh_manifest(tmp_path)
+    loaded = HyenaGLT.from_pretrained(tmp_path)
+    assert loaded.config == net.config
+    with torch.no_grad():
+        assert torch.equal(loaded(TOKENS, LENGTHS).logits, net(TOKENS, LENGTHS).logits)
+
+
 def test_weights_saved_in_half_precision_are_those_rounded(small_net, tmp_path):
     net = small_net()
     save_net(net, tmp_path / "net", torch.bfloat16)
