@@ -21,7 +21,7 @@ from typing import Any
 from hyena_glt.cli.outputs import write_json
 from hyena_glt.cli.runtime import note
 from hyena_glt.errors import HyenaGLTError, OutputExistsError, SystemProblem
-from hyena_glt.sequences.atomic import atomic_write, make_folder, try_lock
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sole_process
 
 RUN_FILE, LOCK_FILE = "run.json", "lock"
 PIECE_NAME = re.compile(r"([0-9a-f]+)-([0-9a-f]{64})\.(safetensors|json)")
@@ -85,7 +85,7 @@ def open_parts(
         SystemProblem: Another process works on them, or the disk cannot be written.
     """
     make_folder(folder)
-    with _locked(folder):
+    with sole_process(folder, LOCK_FILE):
         parts = Parts(folder, ending)
         _claim(parts, json.loads(json.dumps(run)), force, what)
         try:
@@ -115,7 +115,7 @@ def clear_leavings(output: Path) -> None:
     """Remove the pieces of a run that was killed after its output got its name."""
     folder = parts_folder(output)
     if (folder / RUN_FILE).is_file():
-        with _locked(folder):
+        with sole_process(folder, LOCK_FILE):
             clear(folder)
 
 
@@ -145,17 +145,3 @@ def _claim(parts: Parts, run: dict[str, Any], force: bool, what: str) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as problem:
-        raise SystemProblem(f"{folder}: cannot write: {problem.strerror}") from problem
-    try:
-        if not try_lock(descriptor):
-            raise SystemProblem(f"{folder}: another process works on this output; wait for it or end it")
-        yield
-    finally:
-        os.close(descriptor)

@@ -214,6 +214,26 @@ def _create_locked(temporary: Path, target: Path) -> int:
     return descriptor
 
 
+@contextmanager
+def sole_process(folder: Path, lock_file: str | None = None) -> Iterator[None]:
+    """Work on a folder alone: hold its lock, or that of a file in it, which ends with the process at the latest.
+
+    Raises:
+        SystemProblem: Another process works there, or the folder cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY if lock_file is None else os.O_RDWR | os.O_CREAT
+    try:
+        descriptor = os.open(folder / (lock_file or "."), flags | os.O_CLOEXEC, 0o666)
+    except OSError as problem:
+        raise SystemProblem(f"{folder}: cannot write: {problem.strerror}") from problem
+    try:
+        if not try_lock(descriptor):
+            raise SystemProblem(f"{folder}: another process works on this output; wait for it or end it")
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def try_lock(descriptor: int) -> bool:
     """Take the file's lock without waiting; True as well where the file system has no locks."""
     try:

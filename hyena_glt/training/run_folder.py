@@ -15,14 +15,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from hyena_glt.__about__ import __version__
 from hyena_glt.checks import parse_json
 from hyena_glt.errors import ConfigError, OutputExistsError
-from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file
+from hyena_glt.sequences.atomic import atomic_write, make_folder, sha256_file, sole_process
 from hyena_glt.training.corpus import Corpus
 from hyena_glt.training.metrics_log import METRICS_FILE, TENSORBOARD_FOLDER
 from hyena_glt.training.nan_report import REPORT_FILE
@@ -84,13 +85,23 @@ class RunFolder:
             raise OutputExistsError(f"{self.path}: a run was begun here; give --resume to go on, --force to begin anew")
         return "begun"
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from training in it.
+
+        Raises:
+            SystemProblem: One does already, or the folder cannot be written.
+        """
+        make_folder(self.path)
+        with sole_process(self.path):
+            yield
+
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Remove the files of an earlier run and say what this one is.
 
         Raises:
             SystemProblem: The folder cannot be written.
         """
-        make_folder(self.path)
         for name in OWN_NAMES:
             place = self.path / name
             if place.is_dir() and not place.is_symlink():

@@ -97,7 +97,8 @@ def open_run(
     if state == "done":
         return None
     if state == "new" and engine.is_main:
-        run.begin(identity)
+        with run.alone():
+            run.begin(identity)
     engine.barrier()
     data = prepare_data(recipe, corpus, run, engine, note)
     return Trainer(recipe, run, data, engine, note)
@@ -158,8 +159,12 @@ class Trainer:
 
         Raises:
             ConfigError: A loss or a gradient is no number any more; nothing was updated by it.
-            SystemProblem: The disk is full, another process has ended, ...
+            SystemProblem: The disk is full, another process has ended or trains in the same folder, ...
         """
+        with self._run_folder.alone() if self.engine.is_main else nullcontext():
+            return self._run(stop, show)
+
+    def _run(self, stop: Callable[[], bool], show: Callable[[Progress], None]) -> TrainResult:
         if self.engine.is_main:
             self._log = MetricsLog(self._run_folder.path, self.step, self._note, self._is_rounded_off)
         try:

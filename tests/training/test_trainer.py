@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from hyena_glt import HyenaGLT
-from hyena_glt.errors import ConfigError, DataError, OutputExistsError
+from hyena_glt.errors import ConfigError, DataError, OutputExistsError, SystemProblem
 from hyena_glt.patching import Patcher, calibrate
 from hyena_glt.sequences.simulate import generate_random_genomic_sequence, simulate_genome
 from hyena_glt.training.corpus import Corpus, Regions
@@ -125,6 +125,21 @@ def test_a_finished_run_is_done(begin, tmp_path):
     assert content(tmp_path / "run") == before
     assert begin(tmp_path / "run", force=True) is not None
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_two_trainings_in_one_folder_are_refused(begin, tmp_path):
+    trainer, problems = begin(tmp_path / "run"), []
+
+    def meet(_now):
+        other = begin(tmp_path / "run", resume=True)
+        for start in (other.run, lambda: begin(tmp_path / "run", force=True)):
+            with pytest.raises(SystemProblem, match="run: another process works on this output") as caught:
+                start()
+            problems.append(caught)
+
+    trainer.run(show=meet)
+    assert len(problems) == 2 * trainer.step
+    assert (tmp_path / "run" / "model").exists()
 
 
 @pytest.mark.slow
