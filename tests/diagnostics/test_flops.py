@@ -40,7 +40,7 @@ def test_the_formulas_are_those_of_the_documentation():
     config = HyenaGLTConfig.preset("tiny")  # 128 wide, blocks short and medium; 64 local, 7 taps, 1 + 1 layers
     found = unseen_flops(config, num_tokens=1600, num_patches=100, compiled=True)
     assert found["local encoder"] == found["decoder"] == 2 * 7 * 64 * 1600
-    assert found["pooling"] == 2 * 4 * 64 * 1600
+    assert found["pooling"] == 2 * (4 + 2) * 64 * 1600
     assert found["bridge"] == 4 * 5 * 64 * 1600
     assert found["trunk"] == 2 * 128 * 100 * (2 * 9 + 7)
     plain = unseen_flops(config, num_tokens=1600, num_patches=100, compiled=False)
