@@ -64,13 +64,15 @@ class LocalEncoder(nn.Module):
 class PatchPooling(nn.Module):
     """Byte states of each patch -> one patch state: attention within the patch, and the patch's last byte.
 
-    Positions enter here, and only here: a patch state is read when the patch is complete, so it may know
-    the length of the patch and each byte's relative position.
+    Lengths and relative positions enter here, and only here: a patch state is read when the patch is
+    complete, so it may know them.
 
     Beside these stand sums in which each byte is turned by a third of a circle for each base of its global position.
     What recurs with every codon adds up in them over patches of any lengths, where the trunk could else follow the
-    reading frame in equal patches alone (docs/results.md, what irregular lengths cost).
+    reading frame in equal patches alone (docs/results.md, what unequal lengths cost).
     """
+
+    turns: Tensor
 
     def __init__(self, config: HyenaGLTConfig) -> None:
         super().__init__()
@@ -81,7 +83,8 @@ class PatchPooling(nn.Module):
         self.to_score = nn.Linear(dim, self.num_heads, bias=False)
         self.to_value = nn.Linear(dim, 2 * dim, bias=False)
         self.to_turned = nn.Linear(dim, (dim + 1) // 2, bias=False) if config.reading_frame else None
-        turned = 0 if self.to_turned is None else 2 * self.to_turned.out_features
+        turned = 0 if self.to_turned is None else TURNS.shape[1] * self.to_turned.out_features
+        self.register_buffer("turns", torch.tensor(TURNS), persistent=False)
         self.project_out = nn.Linear(3 * dim + turned, config.hidden_size)
 
     def forward(self, x: Tensor, info: PositionInfo) -> Tensor:
@@ -101,7 +104,7 @@ class PatchPooling(nn.Module):
         pooled = [self.attend(states, info.segment_ids, batch * num_patches)]
         pooled.append(states.index_select(0, last_tokens(info)))
         if self.to_turned is not None:
-            turned = turned_states(self.to_turned(states), info.global_positions.flatten())
+            turned = turned_states(self.to_turned(states), info.global_positions.flatten(), self.turns.to(states.dtype))
             sums = segment_sum(turned, info.segment_ids, batch * num_patches)
             pooled.append(sums / root_lengths(info.patch_lengths))
         return self.project_out(torch.cat(pooled, dim=-1)).unflatten(0, (batch, num_patches))
@@ -135,10 +138,9 @@ class PatchPooling(nn.Module):
         return segment_sum(weighted, segment_ids, num_segments)
 
 
-def turned_states(states: Tensor, positions: Tensor) -> Tensor:
-    """Cosine and sine of the phase in a codon times each state: `(tokens, 2 * dim)` from `(tokens, dim)`."""
-    turns = torch.from_numpy(TURNS).to(states)[positions % CODON]
-    return (turns.unsqueeze(-1) * states.unsqueeze(-2)).flatten(-2)
+def turned_states(states: Tensor, positions: Tensor, turns: Tensor) -> Tensor:
+    """States times the weights of their positions modulo the period: `(tokens, weights * dim)` from `(tokens, dim)`."""
+    return (turns[positions % len(turns)].unsqueeze(-1) * states.unsqueeze(-2)).flatten(-2)
 
 
 def root_lengths(patch_lengths: Tensor) -> Tensor:
