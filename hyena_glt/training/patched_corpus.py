@@ -413,7 +413,9 @@ def _decides_online(patcher: Patcher) -> bool:
 def _edges_of_runs(corpus: Corpus, contig: int, *, reverse: bool) -> Whole:
     """Where runs of ambiguity symbols begin and end inside a contig, ascending in the reading order of its strand."""
     first, length = int(corpus.starts[contig]), int(corpus.contigs.lengths[contig])
-    edges = np.unique(corpus.ambiguous_runs) - first
+    runs = corpus.ambiguous_runs
+    low, high = np.searchsorted(runs[:, 0], [first, first + length])
+    edges = runs[low:high].reshape(-1) - first
     edges = edges[(edges > 0) & (edges < length)]
     return length - edges[::-1] if reverse else edges
 
