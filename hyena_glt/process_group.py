@@ -4,15 +4,22 @@
 address of one that has died and connect to nobody (https://github.com/pytorch/pytorch/issues/135712). `join` agrees on
 a part of the store that no earlier process has written to. How often each node has restarted is no name for it: nodes
 count by themselves.
+
+`leave` ends the threads of gloo, which otherwise may let go of a tensor when Python has begun to end; the process then
+aborts with "terminate called without an active exception" (https://github.com/pytorch/pytorch/pull/179291). They end
+with the last reference to their group, so nothing may hold one. `torch.distributed.nn.functional` would, as the default
+of an argument, were it first imported when there is a group, as `DistributedDataParallel` does; hence the import here.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from datetime import timedelta
 from uuid import uuid4
 
 import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401, see above
 
 HELLO, WELCOME, SEEN = "hyena-glt/hello", "hyena-glt/welcome", "hyena-glt/seen"
 POLL_S = 0.02
@@ -28,6 +35,12 @@ def join(backend: str, *, rank: int, world: int, timeout: timedelta) -> None:
     store.set_timeout(timeout)
     own_part = dist.PrefixStore(prefix_for_all(store, rank, world, timeout), store)
     dist.init_process_group(backend, store=own_part, rank=rank, world_size=world, timeout=timeout)
+
+
+def leave() -> None:
+    """`torch.distributed.destroy_process_group`, after what holds the group in cycles of references has gone."""
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def prefix_for_all(store: dist.Store, rank: int, world: int, timeout: timedelta) -> str:

@@ -71,7 +71,7 @@ class ProcessGroup:
     def close(self) -> None:
         """Leave the group if it was made here."""
         if self._is_own and dist.is_initialized():
-            dist.destroy_process_group()
+            process_group.leave()
         self._is_own = False
 
     def together(self, work: Callable[[], Result]) -> Result:

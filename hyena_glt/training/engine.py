@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
 from typing import Any, Literal, Self, TypeVar, cast, get_args, overload
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
@@ -60,6 +61,7 @@ class Engine:
         self.world = world
         self.strategy = strategy
         self._is_open = world > 1
+        self._replicas: WeakSet[DistributedDataParallel] = WeakSet()
 
     @classmethod
     def from_environment(
@@ -105,10 +107,14 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Leave the process group; the others, if they still wait for this process, get an error."""
+        """Leave the process group; the others, if they still wait for this process, get an error.
+
+        Nets that `prepare` has spread cannot be called any more; those inside them can, with `"ddp"`.
+        """
         if self._is_open:
             self._is_open = False
-            dist.destroy_process_group()
+            self._release_groups()
+            process_group.leave()
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """Move a net to the device and spread it; every rank starts from the weights of rank 0.
@@ -312,7 +318,20 @@ class Engine:
         options: dict[str, Any] = {"device_ids": [self.device.index] if self.device.type == "cuda" else None}
         known = signature(DistributedDataParallel.__init__).parameters
         options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = False
-        return DistributedDataParallel(net, **options)
+        replica = DistributedDataParallel(net, **options)
+        self._replicas.add(replica)
+        return replica
+
+    def _release_groups(self) -> None:
+        """Take the process group from all that outlives the engine and holds it, so that its threads end."""
+        for replica in self._replicas:
+            del replica.reducer, replica.logger, replica.process_group
+        if self.strategy == "fsdp2":
+            from torch.distributed.tensor import debug
+
+            forget = getattr(debug, "_clear_sharding_prop_cache", None)  # no public name, and not in each version
+            if forget is not None:
+                forget()
 
     def _sharded(self, net: nn.Module) -> nn.Module:
         """Shard the blocks of the trunk one by one, then the rest as one group."""

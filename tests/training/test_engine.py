@@ -224,6 +224,18 @@ def lost(folder: Path, kind: str) -> None:
             os._exit(3)
 
 
+def leave(folder: Path, strategy: str) -> None:
+    """The threads that are left when the engine is closed; with DDP while the net that it spread lives on."""
+    with Engine.from_environment("cpu", strategy, timeout_s=TIMEOUT_S) as engine:
+        model = engine.prepare(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)))
+        engine.scaled_loss(model(torch.ones(2, 3)).sum(), 2).backward()
+        rank = engine.rank
+        if strategy == "fsdp2":
+            del model
+    tasks = Path("/proc/self/task").iterdir()
+    _save(folder / f"leave.{strategy}.{rank}", {}, {"threads": [(task / "comm").read_text().strip() for task in tasks]})
+
+
 def _save(path: Path, tensors: dict, numbers: dict) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, f"{path}.safetensors")
     Path(f"{path}.json").write_text(json.dumps(numbers))
@@ -438,6 +450,16 @@ def test_two_processes_agree(tmp_path):
             "rows": 2,
             "is_rng_own": True,
         }
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed in /proc")
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_a_closed_engine_leaves_no_thread_of_gloo(tmp_path, strategy):
+    """One that lets go of a tensor as Python ends would abort the process."""
+    assert start("leave", tmp_path, strategy) == [0, 0]
+    for rank in range(WORLD):
+        _, found = read(tmp_path / f"leave.{strategy}.{rank}")
+        assert not [name for name in found["threads"] if "gloo" in name]
 
 
 @pytest.mark.slow
