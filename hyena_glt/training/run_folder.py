@@ -74,6 +74,8 @@ class RunFolder:
         known = parse_json(path.read_bytes(), path=path)
         known.pop(VERSION_KEY, None)
         changed = differences(known, identity)
+        if not (self.checkpoints.exists() or (self.path / METRICS_FILE).exists()):
+            return "new" if changed else "begun"  # refused or ended before its first update: nothing is lost
         if changed:
             raise ConfigError(
                 f"{path}: the run was begun with other options or data: {'; '.join(changed)}; "

@@ -23,7 +23,13 @@ from hyena_glt.training.clipping import clip_by_global_norm
 from hyena_glt.training.corpus import Corpus
 from hyena_glt.training.loader import Batch, WindowLoader, eval_batches
 from hyena_glt.training.metrics_log import MetricsLog, SpikeWatch
-from hyena_glt.training.nan_report import REPORT_FILE, first_module_not_finite, gradients_not_finite, write_nan_report
+from hyena_glt.training.nan_report import (
+    REPORT_FILE,
+    all_finite,
+    first_module_not_finite,
+    gradients_not_finite,
+    write_nan_report,
+)
 from hyena_glt.training.objectives import BITS_PER_NAT, HELD_OUT, Task, make_task, summed_loss, summed_losses
 from hyena_glt.training.recipe import Recipe
 from hyena_glt.training.run_data import Note, TrainingData, evenly_spaced, prepare_data
@@ -96,11 +102,11 @@ def open_run(
     engine.barrier()
     if state == "done":
         return None
-    if state == "new" and engine.is_main:
-        with run.alone():
+    with run.alone() if engine.is_main else nullcontext():
+        if state == "new" and engine.is_main:
             run.begin(identity)
-    engine.barrier()
-    data = prepare_data(recipe, corpus, run, engine, note)
+        engine.barrier()
+        data = prepare_data(recipe, corpus, run, engine, note)
     return Trainer(recipe, run, data, engine, note)
 
 
@@ -142,6 +148,7 @@ class Trainer:
         self.bits_per_base: float | None = None
         self.held_out_bits_per_base: float | None = None
         self._is_rounded_off = True  # whether evaluation and sample of this step are done
+        self._saved_step: int | None = None
         self._samples_are_off = False
         self._spikes = SpikeWatch()
         self._restore()
@@ -203,7 +210,7 @@ class Trainer:
 
     def _update(self) -> None:
         """One update from `accumulate` batches of every process."""
-        began = time.perf_counter()
+        began, place = time.perf_counter(), self.loader.state_dict()
         batches = [next(self._batches) for _ in range(self.recipe.batch.accumulate)]
         tasks = [self._task(batch) for batch in batches]
         torch.manual_seed(_step_seed(self.recipe.seed, self.step, self.engine.rank))  # what is dropped out
@@ -211,7 +218,7 @@ class Trainer:
         own_loss = self._backward(tasks, num_targets)
         norm = clip_by_global_norm(self.net.parameters(), self.recipe.optimizer.clip_norm, self.engine)
         if not self.engine.all_true(math.isfinite(own_loss) and math.isfinite(norm)):
-            self._refuse(tasks, own_loss, norm)
+            self._refuse(tasks, own_loss, norm, place)
         rate = self.recipe.optimizer.lr * rate_at(self.done, self.recipe.schedule.warm_up, self.recipe.schedule.floor)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
@@ -331,8 +338,8 @@ class Trainer:
         values = {"prompt": prompt.decode("latin-1"), "sequence": text.decode("latin-1")}
         self._log.write("sample", self.step, values, {"seconds": time.perf_counter() - began})
 
-    def _refuse(self, tasks: list[Task], own_loss: float, norm: float) -> NoReturn:
-        """Say where a loss or gradient that is no number began; nothing is updated."""
+    def _refuse(self, tasks: list[Task], own_loss: float, norm: float, place: Mapping[str, Any]) -> NoReturn:
+        """Say where a loss or gradient that is no number began; nothing is updated, and what was learned is saved."""
         engine, step = self.engine, self.step + 1
         is_bad = not math.isfinite(own_loss)
         ranks = [rank for rank in range(engine.world) if not engine.all_true(not (is_bad and engine.rank == rank))]
@@ -354,11 +361,22 @@ class Trainer:
                 "gradients": gradients[:20],
             }
             write_nan_report(self._run_folder.path, facts)
+        is_sound = engine.all_true(self._is_finite())
+        if is_sound and self._saved_step != self.step:
+            self.loader.load_state_dict(place)  # before the batches of this update
+            self._save()
         engine.barrier()
+        kept = f"the state after {self.step:,} updates is saved" if is_sound else "the weights were not finite before"
         raise ConfigError(
             f"step {step}: the {'loss' if ranks else 'gradient'} is no finite number on rank {rank}; nothing was "
-            f"updated by it, see {path}; the last checkpoint is sound; begin anew with a smaller optimizer.lr"
+            f"updated by it, see {path}; {kept}; begin anew with a smaller optimizer.lr"
         )
+
+    def _is_finite(self) -> bool:
+        """Whether all that a checkpoint of this process would hold is finite."""
+        slots = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*self.net.state_dict().values(), *(value for value in slots if isinstance(value, torch.Tensor))]
+        return all(all_finite(tensor) for tensor in tensors)
 
     def _repeat(self, tasks: list[Task]) -> None:
         """The forwards of an update once more, without what wraps the net."""
@@ -401,6 +419,7 @@ class Trainer:
             }
             self.checkpoints.save(self.step, parts, _in_one_order(facts))
         engine.barrier()
+        self._saved_step = self.step
 
     def _restore(self) -> None:
         """Take everything from the newest checkpoint, if there is one."""
@@ -418,7 +437,8 @@ class Trainer:
             own = {name: rows[self.engine.rank] for name, rows in rng.items()}
             restore_rng(own, facts["rng"], self.engine.device)
         self.loader.load_state_dict(facts["loader"])
-        self.step, self.elapsed_s = found.step, facts["timings"]["elapsed_s"]
+        self.step = self._saved_step = found.step
+        self.elapsed_s = facts["timings"]["elapsed_s"]
         self.bits_per_base = facts["bits_per_base"]
         self.held_out_bits_per_base = facts["held_out_bits_per_base"]
         self._is_rounded_off = facts["is_rounded_off"]

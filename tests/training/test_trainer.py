@@ -131,10 +131,9 @@ def test_two_trainings_in_one_folder_are_refused(begin, tmp_path):
     trainer, problems = begin(tmp_path / "run"), []
 
     def meet(_now):
-        other = begin(tmp_path / "run", resume=True)
-        for start in (other.run, lambda: begin(tmp_path / "run", force=True)):
+        for options in ({"resume": True}, {"force": True}):
             with pytest.raises(SystemProblem, match="run: another process works on this output") as caught:
-                start()
+                begin(tmp_path / "run", **options)
             problems.append(caught)
 
     trainer.run(show=meet)
@@ -232,8 +231,18 @@ def test_a_damaged_newest_checkpoint_is_passed_over(begin, tmp_path, caplog):
     assert content(folder) == content(tmp_path / "whole")
 
 
+def test_a_run_that_never_learned_gives_way_to_another(begin, tmp_path):
+    """As one that was refused: too little sequence, a patch length that cannot be reached, ..."""
+    with pytest.raises(ConfigError, match="target"):
+        begin(tmp_path / "run", patching={"mode": "entropy", "target_length": 1e9})
+    assert (tmp_path / "run" / "run.json").exists()
+    again = begin(tmp_path / "run")
+    assert again.recipe.patching.mode == "static"
+    assert begin(tmp_path / "run").run().model is not None
+
+
 def test_another_recipe_or_corpus_is_refused_with_the_difference(begin, tmp_path):
-    begin(tmp_path / "run")
+    begin(tmp_path / "run").run(stop=lambda: True)
     with pytest.raises(ConfigError, match=r"recipe\.seed: 0, now 3; .*--force"):
         begin(tmp_path / "run", resume=True, seed=3)
     with pytest.raises(ConfigError, match=r"recipe\.optimizer\.lr: 0\.002, now 0\.1"):
@@ -339,9 +348,11 @@ def poison(trainer, name, step):
     trainer.net.get_submodule(name).register_forward_hook(hook)
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update(begin, tmp_path):
-    folder = tmp_path / "run"
-    trainer = begin(folder, checkpoint={"every": 1, "keep": 9})
+@pytest.mark.parametrize("every", [1, 500])
+def test_a_loss_that_is_no_number_stops_before_the_update(begin, tmp_path, every):
+    """What the updates before it have learned is saved, whether or not a checkpoint was due."""
+    folder, checkpoint = tmp_path / "run", {"every": every, "keep": 9}
+    trainer = begin(folder, checkpoint=checkpoint)
     poison(trainer, "trunk.blocks.0", 4)
     with pytest.raises(ConfigError, match=r"step 4: the loss is no finite number on rank 0; .*nan_report\.json"):
         trainer.run()
@@ -355,9 +366,18 @@ def test_a_loss_that_is_no_number_stops_before_the_update(begin, tmp_path):
     assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
     assert all(torch.equal(weights[name], tensor) for name, tensor in trainer.net.state_dict().items())
     assert [line["step"] for line in lines(folder, "train")] == [1, 2, 3]
-    begin(tmp_path / "whole", checkpoint={"every": 1, "keep": 9}).run()
-    begin(folder, resume=True, checkpoint={"every": 1, "keep": 9}).run()
+    begin(tmp_path / "whole", checkpoint=checkpoint).run()
+    begin(folder, resume=True, checkpoint=checkpoint).run()
     assert lines(folder) == lines(tmp_path / "whole")
+
+
+def test_weights_that_are_not_finite_are_not_saved(begin, tmp_path):
+    trainer = begin(tmp_path / "run")
+    with torch.no_grad():
+        trainer.net.head.project.weight[0] = float("inf")
+    with pytest.raises(ConfigError, match="step 1: the .* is no finite number .* the weights were not finite before"):
+        trainer.run()
+    assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_a_gradient_that_is_no_number_stops_as_well(begin, tmp_path):
@@ -439,7 +459,7 @@ def test_a_track_starts_the_patches(begin, genome, tmp_path):
 
 def test_another_track_is_another_run(begin, genome, tmp_path):
     track = tmp_path / "track.bedgraph"
-    begin(tmp_path / "run", **by_track(write_track(track, genome, [7])))
+    begin(tmp_path / "run", **by_track(write_track(track, genome, [7]))).run(stop=lambda: True)
     with pytest.raises(ConfigError, match="track_sha256"):
         begin(tmp_path / "run", resume=True, **by_track(write_track(track, genome, [8])))
 
@@ -455,7 +475,7 @@ def test_a_given_patcher_is_used_and_hashed(begin, genome, tmp_path):
     corpus = Corpus.from_fasta([genome])
     calibrate(fit_pieces(Regions.whole(corpus), 1 << 20), target_mean_length=5).build().save(tmp_path / "p")
     patching = {"mode": "entropy", "patcher": str(tmp_path / "p")}
-    begin(tmp_path / "run", patching=patching)
+    begin(tmp_path / "run", patching=patching).run(stop=lambda: True)
     identity = run_identity(build_recipe({**RUN, "patching": patching}), corpus)
     assert len(identity["patcher_sha256"]) == 64
     assert "patcher" not in identity["recipe"]["patching"]
