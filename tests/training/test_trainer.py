@@ -375,7 +375,7 @@ def test_weights_that_are_not_finite_are_not_saved(begin, tmp_path):
     trainer = begin(tmp_path / "run")
     with torch.no_grad():
         trainer.net.head.project.weight[0] = float("inf")
-    with pytest.raises(ConfigError, match="step 1: the .* is no finite number .* the weights were not finite before"):
+    with pytest.raises(ConfigError, match=r"step 1: the .* is no finite number .* the weights were not finite before"):
         trainer.run()
     assert not (tmp_path / "run/checkpoints").exists()
 
