@@ -79,7 +79,7 @@ def bench(
     threads = threads or opt.default_threads()
     same_file([path for path in (genome, output) if path and str(path) != "-"])
     kind = None if output is None else format_of(output, None, {"json": "json", "html": "html"}, default="json")
-    with open_genome(genome, alphabet.value, degap=degap) as source:
+    with open_genome(genome, alphabet.value, degap=degap, beside=(model,)) as source:
         if output is not None and already_done([output], source.provenance, force):
             return
         net, weights = open_net(

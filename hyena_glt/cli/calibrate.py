@@ -97,6 +97,7 @@ def calibrate(
         regions_file=regions_file,
         threads=options.threads,
         others=genomes[1:],
+        beside=(entropy_model,),
     ) as source:
         if already_done(outputs, source.provenance, force):
             return

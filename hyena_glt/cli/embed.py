@@ -175,7 +175,13 @@ def embed(
     same_file([path for path in (genome, patcher, regions_file, output) if path and path != STDOUT])
     check_output(output, form)
     with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, may_overlap=True
+        genome,
+        alphabet.value,
+        degap=degap,
+        regions=regions,
+        regions_file=regions_file,
+        may_overlap=True,
+        beside=(patcher, model),
     ) as source:
         if _already_done(output, source.provenance(), force):
             return
@@ -245,13 +251,12 @@ def _already_done(output: Path, origin: Provenance, force: bool) -> bool:
         OutputExistsError: Something else is there, and `force` is not set.
     """
     from hyena_glt.cli.embed_tables import read_origin
-    from hyena_glt.cli.outputs import STDOUT
     from hyena_glt.cli.parts import clear_leavings
+    from hyena_glt.sequences.atomic import is_stream
 
-    if force or output == STDOUT or not output.exists():
+    if force or is_stream(output) or not output.exists():
         return False
-    expected, found = origin.as_dict(), read_origin(output)
-    if any(found.get(key) != expected[key] for key in ("hyena_glt_version", "command", "input_sha256")):
+    if not origin.is_same(read_origin(output)):
         raise OutputExistsError(f"{output}: exists already; give --force to replace it")
     clear_leavings(output)
     note(f"already done: {output}")

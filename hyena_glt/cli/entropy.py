@@ -52,7 +52,13 @@ def entropy(
     same_file([*(path for path in (genome, entropy_model) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, VALUE_FORMATS, default="bedgraph")
     with open_genome(
-        genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file, threads=options.threads
+        genome,
+        alphabet.value,
+        degap=degap,
+        regions=regions,
+        regions_file=regions_file,
+        threads=options.threads,
+        beside=(entropy_model,),
     ) as source:
         if already_done([output], source.provenance, force):
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +75,7 @@ def generate(
         raise UsageError("--alphabet bytes: any byte would break FASTA; expected dna, rna or protein")
     sidecar = output.with_name(f"{output.name}.json")
     same_file([*(path for path in (prompts, patcher) if path and path != STDOUT), output, sidecar])
-    origin = _origin(prompts, prompt or [])
+    origin = _origin(prompts, prompt or [], (patcher, model))
     if already_done([output] if output == STDOUT else [output, sidecar], lambda: origin, force):
         return
     net, weights = load_generator(model, untrained, size.value, alphabet, patcher, seed, device, threads)
@@ -139,15 +139,15 @@ def _alphabet_of(net: HyenaGLT) -> str:
     return "dna" if net.config.alphabet_name == "bytes" else net.config.alphabet_name
 
 
-def _origin(prompts: Path | None, texts: list[str]) -> Provenance:
+def _origin(prompts: Path | None, texts: list[str], beside: Iterable[Path | None]) -> Provenance:
     from hyena_glt.cli.outputs import STDOUT, command_line
     from hyena_glt.sequences.atomic import sha256_file
-    from hyena_glt.tracks.provenance import Provenance
+    from hyena_glt.tracks.provenance import Provenance, beside_details
 
     if prompts is None:
-        return Provenance(command_line(), {"prompts": texts})
+        return Provenance(command_line(), {"prompts": texts, **beside_details(beside)})
     digest = None if prompts == STDOUT else sha256_file(prompts)
-    return Provenance(command_line(), {"input": str(prompts), "input_sha256": digest})
+    return Provenance(command_line(), {"input": str(prompts), "input_sha256": digest, **beside_details(beside)})
 
 
 def _read_prompts(prompts: Path | None, texts: list[str], alphabet: str) -> list[Record]:

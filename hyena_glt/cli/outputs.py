@@ -13,7 +13,7 @@ from typing import Any
 
 from hyena_glt.cli.runtime import note
 from hyena_glt.errors import ConfigError, OutputExistsError, UsageError
-from hyena_glt.sequences.atomic import atomic_write
+from hyena_glt.sequences.atomic import atomic_write, is_stream
 from hyena_glt.tracks.provenance import Provenance
 
 STDOUT = Path("-")
@@ -79,7 +79,7 @@ def already_done(outputs: Sequence[Path], provenance: Callable[[], Provenance], 
     Raises:
         OutputExistsError: An output is there that was not, and `force` is not set.
     """
-    files = [path for path in outputs if path != STDOUT]
+    files = [path for path in outputs if not is_stream(path)]
     if force or not files:
         return False
     there = [path for path in files if path.exists()]
@@ -94,10 +94,8 @@ def already_done(outputs: Sequence[Path], provenance: Callable[[], Provenance], 
 
 
 def _same_origin(path: Path, provenance: Provenance) -> bool:
-    expected = provenance.as_dict()
     found = read_provenance(path)
-    keys = ("hyena_glt_version", "command", "input_sha256")
-    return bool(found) and all(found.get(key) == expected.get(key) for key in keys)
+    return bool(found) and provenance.is_same(found)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -126,8 +126,8 @@ def patch(
     outputs = [path for path in (output, stats, entropy_out) if path is not None]
     if annotate is not None and (regions or regions_file is not None):
         raise UsageError("--annotate counts over whole contigs; leave out the regions")
-    read = (genome, patcher, entropy_model, tokenizer, bpe_patcher, track, annotate)
-    same_file([*(path for path in read if str(path) != "-"), *outputs])
+    read = (patcher, entropy_model, tokenizer, bpe_patcher, track, annotate)
+    same_file([*(path for path in (genome, *read) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, PATCH_FORMATS, default="bed")
     values = None
     if entropy_out is not None:
@@ -144,6 +144,7 @@ def patch(
         regions_file=regions_file,
         reread=reread,
         threads=options.threads,
+        beside=read,
     ) as source:
         if already_done(outputs, source.provenance, force):
             return

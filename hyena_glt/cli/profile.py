@@ -65,7 +65,7 @@ def profile(
     same_file([path for path in (genome, patcher, trace) if path and str(path) != "-"])
     if trace is not None and trace.suffix != ".json":
         raise UsageError(f"--trace {trace}: expected a name that ends in .json")
-    with open_genome(genome, alphabet.value, degap=degap) as source:
+    with open_genome(genome, alphabet.value, degap=degap, beside=(patcher, model)) as source:
         already_done([STDOUT, *([] if trace is None else [trace])], source.provenance, force)
         net, weights = open_net(
             model,

@@ -71,8 +71,16 @@ def report(
         threads=threads or opt.default_threads(),
     )
     options.check()
-    same_file([path for path in (genome, gff, embeddings, patcher, output) if path and str(path) != "-"])
-    with open_genome(genome, alphabet.value, degap=degap, regions=regions, regions_file=regions_file) as source:
+    read = (gff, embeddings, patcher, entropy_model)
+    same_file([path for path in (genome, *read, output) if path and str(path) != "-"])
+    with open_genome(
+        genome,
+        alphabet.value,
+        degap=degap,
+        regions=regions,
+        regions_file=regions_file,
+        beside=(*read, model),
+    ) as source:
         if already_done([output], source.provenance, force):
             return
         plan = make_plan(source, options, survey=True)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hyena_glt.sequences.atomic import sha256_file
 from hyena_glt.sequences.fasta import BLOCK_SIZE, read_blocks
 from hyena_glt.sequences.records import Block
 from hyena_glt.sequences.regions import Region, region_blocks, wanted_regions
-from hyena_glt.tracks.provenance import Provenance
+from hyena_glt.tracks.provenance import Provenance, beside_details
 
 KEPT_SYMBOLS = 1 << 26  # bases of a genome that is kept in memory between two passes, at most
 
@@ -39,6 +39,7 @@ class GenomeSource:
     reread: bool = True  # the blocks will be asked for more than once
     block_size: int = BLOCK_SIZE  # bytes of text read at a time
     others: tuple[Path, ...] = ()  # more files, whose records follow
+    beside: tuple[Path | None, ...] = ()  # other files and folders that the command reads
     _hash: Background[str] | None = None
     _kept: list[Block] = field(default_factory=list, repr=False)
 
@@ -84,7 +85,12 @@ class GenomeSource:
     def provenance(self) -> Provenance:
         """The command as typed, and which input it reads."""
         names = [self.name, *map(str, self.others)]
-        return Provenance(command_line(), {"input": " ".join(names), "input_sha256": self.sha256})
+        details = {"input": " ".join(names), "input_sha256": self.sha256, **self._beside_details}
+        return Provenance(command_line(), details)
+
+    @cached_property
+    def _beside_details(self) -> dict[str, str]:
+        return beside_details(self.beside)
 
     @property
     def sha256(self) -> str | None:
@@ -105,6 +111,7 @@ def open_genome(
     block_size: int = BLOCK_SIZE,
     threads: int = 1,
     others: Sequence[Path] = (),
+    beside: Sequence[Path | None] = (),
 ) -> Iterator[GenomeSource]:
     """A genome that can be read again; stdin is spooled to a temporary file if it has to be.
 
@@ -114,6 +121,7 @@ def open_genome(
         may_overlap: Whether regions may share bases, which are then read more than once.
         threads: With more than one the input is hashed in the background.
         others: More files, whose records follow.
+        beside: Other files and folders that the command reads: another content makes another output.
 
     Raises:
         UsageError: Stdin among several files, or regions of several.
@@ -121,16 +129,16 @@ def open_genome(
     wanted = wanted_regions(regions or [], regions_file, overlapping="kept" if may_overlap else "refused")
     if others and (wanted or "-" in map(str, (path, *others))):
         raise UsageError("several genomes are read whole and from files: leave out - and the regions")
-    letters = get_alphabet(alphabet)
+    letters, read = get_alphabet(alphabet), (*beside, regions_file)
     if str(path) != "-" or not reread:
         digest = None if str(path) == "-" else Background(partial(_sha256, (path, *others)), threads)
-        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size, tuple(others), digest)
+        yield GenomeSource(path, str(path), letters, degap, wanted, reread, block_size, tuple(others), read, digest)
         return
     with tempfile.NamedTemporaryFile(prefix="hyena-glt-stdin-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
         spool.flush()
         digest = Background(partial(sha256_file, Path(spool.name)), threads)
-        yield GenomeSource(Path(spool.name), "-", letters, degap, wanted, _hash=digest)
+        yield GenomeSource(Path(spool.name), "-", letters, degap, wanted, beside=read, _hash=digest)
 
 
 def _sha256(paths: Sequence[Path]) -> str:

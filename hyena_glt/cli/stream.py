@@ -71,9 +71,10 @@ def stream(
     if options.is_scored and patcher is None and (threshold is None or entropy_model is None):
         raise UsageError("a stream is read once: give --patcher, or --threshold and --entropy-model, or another --mode")
     outputs = [path for path in (output, stats) if path is not None]
-    same_file([*(path for path in (genome, patcher, entropy_model) if str(path) != "-"), *outputs])
+    read = (patcher, entropy_model)
+    same_file([*(path for path in (genome, *read) if str(path) != "-"), *outputs])
     kind = format_of(output, output_format, {"bed": "bed", "tsv": "tsv"}, default="bed")
-    with open_genome(genome, alphabet.value, degap=degap, reread=False, block_size=chunk) as source:
+    with open_genome(genome, alphabet.value, degap=degap, reread=False, block_size=chunk, beside=read) as source:
         if already_done(outputs, source.provenance, force):
             return
         started = time.perf_counter()

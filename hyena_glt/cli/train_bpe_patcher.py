@@ -55,7 +55,7 @@ def train_bpe_patcher(
         raise ModelFileError("expected a tokenizer.json, found no such file", path=tokenizer)
     config = ByteNetworkConfig(width=width, layers=layers)
     options = FitOptions(steps=steps, seed=seed, device=device)
-    with open_genome(genome, alphabet.value, degap=degap) as source:
+    with open_genome(genome, alphabet.value, degap=degap, beside=(tokenizer,)) as source:
         if already_done([output], source.provenance, force):
             return
         origin = source.provenance()

@@ -25,10 +25,10 @@ from hyena_glt.cli.outputs import STDOUT, already_done, command_line, same_file,
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.variants_parts import ShardScores, beside, kept_shards, row_of
 from hyena_glt.errors import DataError
-from hyena_glt.sequences.atomic import atomic_write, sha256_file
+from hyena_glt.sequences.atomic import atomic_write, is_stream, sha256_file
 from hyena_glt.sequences.quoting import quoted, shown
 from hyena_glt.sequences.regions import Region, check_regions, wanted_regions
-from hyena_glt.tracks.provenance import Provenance
+from hyena_glt.tracks.provenance import Provenance, beside_details
 from hyena_glt.variants.alleles import UnscoredReason
 from hyena_glt.variants.reference import Genome, open_reference
 from hyena_glt.variants.reference_check import check_reference
@@ -90,7 +90,7 @@ class VariantOptions:
     @property
     def skipped_table(self) -> Path | None:
         """Where skipped records are listed."""
-        return beside(self.output, ".skipped.tsv") if self.skips and self.output != STDOUT else None
+        return beside(self.output, ".skipped.tsv") if self.skips and not is_stream(self.output) else None
 
 
 @dataclass
@@ -134,7 +134,7 @@ def run_variants(options: VariantOptions) -> None:
     with _on_disk(options) as calls, open_reference(options.reference) as genome:
         check_regions(wanted, genome.lengths, str(options.reference))
         origin = _Origin(options, calls)
-        outputs = [path for path in (options.output, options.table) if path is not None]
+        outputs = [path for path in (options.output, options.table, options.skipped_table) if path is not None]
         if already_done(outputs, origin.provenance, options.force):
             _index_if_missing(options, genome)
             _refuse_failed(_failed_in(options.output), options)
@@ -187,6 +187,7 @@ class _Origin:
         read = [*self.hashes, weights_hash(self._options)] if self._calls != STDOUT else []
         digest = hashlib.sha256(" ".join(read).encode()).hexdigest() if read else None
         details = {"input": f"{self._options.reference} {self._options.calls}", "input_sha256": digest}
+        details |= beside_details([self._options.regions_file])
         return Provenance(command_line(), details)
 
 
@@ -230,16 +231,16 @@ class _VariantRun:
         """Score everything; the files get their names when all of it is done."""
         options = self.options
         with ExitStack() as files:
-            skipped = files.enter_context(SkippedRecords(options.skipped_table, overwrite=True))
+            origin = self._origin if options.with_header else None
+            comments = "" if origin is None else origin.as_comments().decode()
+            skipped = files.enter_context(SkippedRecords(options.skipped_table, overwrite=True, comments=comments))
             reader = files.enter_context(
                 VcfReader(self._calls, skipped=skipped if options.skips else None, require_sorted=options.write_index)
             )
-            origin = self._origin if options.with_header else None
             table = None
             if options.table is not None:
                 table = files.enter_context(atomic_write(options.table, "w", overwrite=True))
-                table.write("" if origin is None else origin.as_comments().decode())
-                table.write("\t".join(TSV_HEADER) + "\n")
+                table.write(comments + "\t".join(TSV_HEADER) + "\n")
             writer = files.enter_context(open_vcf_writer(options.output, reader.header, FIELDS, origin, overwrite=True))
             with progress("scoring", unit="records") as advance:
                 for record, effects in self._scored(self._records(reader, skipped), parts):

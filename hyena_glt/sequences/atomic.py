@@ -78,6 +78,12 @@ def open_output(path: str | os.PathLike[str], *, overwrite: bool = False, binary
             yield handle
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether an output has no file to come back to: standard output, a pipe, `/dev/null`."""
+    name = os.fspath(path)
+    return name == STDOUT or _is_special(name)
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder, and those above it, unless it is there.
 

@@ -24,14 +24,17 @@ class SkippedRecords:
     Args:
         path: Table to write (`OUT.skipped.tsv`), or None to count only.
         overwrite: Replace an existing table.
+        comments: `##key=value` lines for its head.
 
     Raises:
         OutputExistsError: The table is there already.
         SystemProblem: It cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
-        self._path, self._overwrite = path, overwrite
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False, comments: str = ""
+    ) -> None:
+        self._path, self._overwrite, self._comments = path, overwrite, comments
         self._table: IO[Any] | None = None
         self._stack = ExitStack()
         self.num_skipped = 0
@@ -39,7 +42,7 @@ class SkippedRecords:
     def __enter__(self) -> SkippedRecords:
         if self._path is not None:
             self._table = self._stack.enter_context(atomic_write(self._path, "w", overwrite=self._overwrite))
-            self._table.write(HEADER)
+            self._table.write(self._comments + HEADER)
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ def test_every_table_carries_its_provenance(tmp_path, name):
     with pytest.raises(OutputExistsError):
         already_done([path], lambda: other, force=False)
     assert not already_done([path], lambda: other, force=True)
+
+
+def test_what_is_no_file_is_never_there_already(tmp_path):
+    """And a pipe is not opened to look: that would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("/dev/null", tmp_path / "pipe"):
+        assert not already_done([Path(name)], lambda: ORIGIN, force=False)
 
 
 def test_work_goes_on_while_one_output_is_missing(tmp_path):

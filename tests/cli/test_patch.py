@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -173,6 +174,37 @@ def test_a_finished_command_is_not_run_again(cli, genome, tmp_path):
     assert other.err == f"error: {out}: exists already; give --force to replace it\n"
     assert cli(*words, "--target-length", "8", "--force").code == 0
     assert out.stat().st_mtime_ns != stamp
+
+
+@pytest.mark.parametrize("kind", ["--patcher", "-R"])
+def test_another_content_of_a_side_file_is_another_output(cli, genome, tmp_path, kind):
+    side, out = tmp_path / "side", tmp_path / "p.bed"
+
+    def make(number):
+        if kind == "-R":
+            side.write_text(f"sim_chr1\t0\t{number}00\n")
+        else:
+            Patcher(patching_mode="static", patch_size=number).save(side)
+
+    make(8)
+    words = ("patch", genome, "-o", out, kind, side)
+    assert cli(*words).code == 0
+    assert "already done" in cli(*words).err
+    make(9)
+    other = cli(*words)
+    assert (other.code, other.err) == (2, f"error: {out}: exists already; give --force to replace it\n")
+
+
+def test_a_pipe_is_written_and_not_read(cli, genome, tmp_path):
+    pipe, found = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    words = ("patch", genome, "-O", "bed", "--no-version")
+    assert cli(*words, "-o", pipe).code == 0
+    reader.join(10)
+    assert found == [cli(*words, "-o", "-").out.encode()]
+    assert cli(*words, "-o", "/dev/null").code == 0
 
 
 @pytest.mark.parametrize(

@@ -200,10 +200,20 @@ def test_a_bad_record_stops_the_run_or_is_listed(scored, tmp_path, bad, words):
     skipped = scored("--on-bad-record", "skip", calls=path)
     assert skipped.code == 0, skipped.err
     assert "scored 6, kept without a score 1, skipped 1, failed 0 of 8 records" in skipped.err
-    listed = (tmp_path / "out.vcf.gz.skipped.tsv").read_text().splitlines()
+    table = tmp_path / "out.vcf.gz.skipped.tsv"
+    listed = [row for row in table.read_text().splitlines() if not row.startswith("##")]
     assert listed[0] == "line\treason"
     assert [row.split("\t")[0] for row in listed[1:]] == ["8"]
     assert len(records(tmp_path / "out.vcf.gz")) == 7
+    before = table.read_bytes()
+    assert "already done" in scored("--on-bad-record", "skip", calls=path).err
+    table.unlink()  # as a run that was killed between the names of its files leaves it
+    assert scored("--on-bad-record", "skip", calls=path).code == 0
+    assert table.read_bytes() == before
+    (tmp_path / "out.vcf.gz").unlink()
+    table.write_text("of somebody else\n")
+    refused = scored("--on-bad-record", "skip", calls=path)
+    assert (refused.code, refused.err) == (2, f"error: {table}: exists already; give --force to replace it\n")
 
 
 @pytest.mark.parametrize(

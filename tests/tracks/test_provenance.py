@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyena_glt.__about__ import __version__
-from hyena_glt.tracks.provenance import Provenance
+from hyena_glt.tracks.provenance import Provenance, beside_details
 
 words = st.lists(st.text(st.characters(codec="utf-8"), max_size=10), min_size=1, max_size=4)
 
@@ -46,3 +46,25 @@ def test_more_details_make_another_record():
         "c": 4,
     }
     assert origin.details == {"a": 1, "b": 2}
+
+
+def test_files_read_beside_the_input_tell_by_their_content(tmp_path):
+    file, folder = tmp_path / "p.json", tmp_path / "net"
+    folder.mkdir()
+    file.write_text("a")
+    (folder / "weights").write_text("b")
+    first = beside_details([file, None, folder])
+    assert first.keys() == {"beside_sha256"}
+    assert beside_details([file, folder]) == first
+    assert beside_details([file]) != first
+    (folder / "weights").write_text("c")
+    assert beside_details([file, folder]) != first
+    assert beside_details([None, tmp_path / "absent"]) == {}
+
+
+def test_an_output_is_the_same_if_all_that_was_read_is():
+    origin = Provenance(("hyena-glt",), {"input_sha256": "a", "beside_sha256": "b", "note": "x"})
+    assert origin.is_same({**origin.as_dict(), "note": "y"})
+    for key in ("hyena_glt_version", "command", "input_sha256", "beside_sha256"):
+        assert not origin.is_same({**origin.as_dict(), key: "other"})
+    assert not origin.is_same({})
