@@ -51,7 +51,7 @@ def mash_distance(jaccard: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """`-ln(2 j / (1 + j)) / k`, 1 at most and where nothing is shared (Ondov et al., Genome Biology 2016)."""
     with np.errstate(divide="ignore"):
         distance = -np.log(2 * jaccard / (1 + jaccard)) / k
-    return np.clip(distance, 0.0, 1.0)
+    return np.clip(distance, 0.0, 1.0) + 0.0  # the logarithm of 1 comes out as -0.0
 
 
 class SharedWords:

@@ -41,7 +41,7 @@ class DistanceMatrix:
             twice = next(name for i, name in enumerate(names) if name in names[:i])
             raise DataError(f"distances: the name {quoted(twice)} is there twice; names have to differ")
         _check(square, names)
-        square = (square + square.T) / 2
+        square = (square + square.T) / 2 + 0.0  # no -0.0
         return cls(tuple(names), square)
 
     def __len__(self) -> int:

@@ -53,6 +53,12 @@ def test_both_strands_are_one():
     assert found.values[0, 1] == 0.0
 
 
+def test_equal_genomes_are_0_and_not_minus_0():
+    found = genome_distances([Genome.of(name, "ACGTTGCATTAGCC") for name in "ab"], "kmer", k=5).values
+    assert not np.signbit(found).any()
+    assert not np.signbit(mash_distance(np.ones(1), 5)).any()
+
+
 def test_nothing_shared_is_1():
     assert genome_distances([Genome.of("a", "A" * 30), Genome.of("b", "ACGGT" * 6)], "kmer").values[0, 1] == 1.0
 
