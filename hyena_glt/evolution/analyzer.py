@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hyena_glt.errors import DataError
-from hyena_glt.evolution.genome import Genome
+from hyena_glt.evolution.genome import UPPER, Genome
 from hyena_glt.evolution.matrix import DistanceMatrix
 from hyena_glt.evolution.net_profiles import (
     WINDOW,
@@ -21,7 +21,7 @@ from hyena_glt.evolution.net_profiles import (
     wasserstein_distances,
 )
 from hyena_glt.evolution.trees import build_tree, linkage
-from hyena_glt.sequences.alphabets import GAPS
+from hyena_glt.sequences.alphabets import BYTES, DNA, GAPS, Alphabet, get_alphabet
 
 if TYPE_CHECKING:
     from hyena_glt.model import HyenaGLT
@@ -53,7 +53,9 @@ class EvolutionaryAnalyzer:
         """Distances between sequences, and their tree.
 
         Args:
-            sequences: Two or more, either case.
+            sequences: Two or more. Case means nothing, so soft-masked sequences equal others, a net over all bytes
+                included: it is shown upper case. If all of its sequences are nucleotides they are read as DNA, with
+                the rule for ambiguity codes; else every byte counts as a letter.
             sequence_ids: Their names, all different.
             alignment_aware: Remove the gaps `-` and `.` that an alignment has put in; else they are refused where
                 the net's alphabet has none.
@@ -69,8 +71,10 @@ class EvolutionaryAnalyzer:
         """
         if len(sequences) != len(sequence_ids):
             raise DataError(f"sequence_ids: expected {len(sequences)} names for the sequences, got {len(sequence_ids)}")
-        pairs = zip(sequence_ids, sequences, strict=True)
-        genomes = [self._genome(name, text, alignment_aware) for name, text in pairs]
+        texts = [text.encode() if isinstance(text, str) else bytes(text) for text in sequences]
+        upper = [text.translate(UPPER, GAPS if alignment_aware else b"") for text in texts]
+        alphabet = _alphabet_of(self.model.config.alphabet_name, upper)
+        genomes = [Genome.of(name, text, alphabet) for name, text in zip(sequence_ids, upper, strict=True)]
         profiles = compare_with_net(genomes, self.model, self.patcher, window=self.window).profiles
         once = np.ones(1)
         representation, patching = representation_distances(profiles, once), wasserstein_distances(profiles, once)
@@ -122,15 +126,18 @@ class EvolutionaryAnalyzer:
             "sequence_ids": list(sequence_ids),
         }
 
-    def _genome(self, name: str, text: str | bytes, alignment_aware: bool) -> Genome:
-        raw = text.encode() if isinstance(text, str) else bytes(text)
-        return Genome.of(name, raw.translate(None, GAPS) if alignment_aware else raw, self.model.config.alphabet)
-
 
 def compression_similarity(profiles: Sequence[NetProfile]) -> NDArray[np.float64]:
     """The smaller compression ratio over the larger, `(sequences, sequences)` in (0, 1]."""
     ratios = np.array([profile.compression_ratio for profile in profiles])
     return np.minimum(ratios[:, None], ratios) / np.maximum(ratios[:, None], ratios)
+
+
+def _alphabet_of(name: str, sequences: Sequence[bytes]) -> Alphabet:
+    """The alphabet of a net; over all bytes, that of DNA where the sequences hold nothing else."""
+    if name != BYTES.name:
+        return get_alphabet(name)
+    return BYTES if any(text.translate(None, DNA.symbols) for text in sequences) else DNA
 
 
 def _profile(output: Any) -> NetProfile:

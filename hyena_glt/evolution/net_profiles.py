@@ -185,7 +185,7 @@ def combine(representation: NDArray[np.float64], wasserstein: NDArray[np.float64
 
 
 def _patch_lengths(patcher: Any, sequence: bytes, genome: Genome) -> NDArray[np.int64]:
-    lengths = patcher.patch([sequence.decode("latin-1")])[0][0].cpu().numpy()
+    lengths = patcher.patch([sequence.decode() if sequence.isascii() else sequence])[0][0].cpu().numpy()
     lengths = lengths[lengths > 0]
     if lengths.sum() != len(sequence):
         raise ConfigError("patcher: expected patches that follow each other, got patches that overlap; set overlap=0")

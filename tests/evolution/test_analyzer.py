@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from hyena_glt import HyenaGLT, Patcher
+from hyena_glt import HyenaGLT, HyenaGLTConfig, Patcher
 from hyena_glt.errors import AlphabetError, DataError
-from hyena_glt.evolution import EvolutionaryAnalyzer
+from hyena_glt.evolution import EvolutionaryAnalyzer, Genome
+from hyena_glt.evolution.net_profiles import compare_with_net
 
 skbio = pytest.importorskip("skbio")
 
@@ -111,3 +112,56 @@ def test_what_is_refused(analyzer):
         analyzer.analyze_evolutionary_distance(["ACGT", "ACGA"], ["a", "a"])
     with pytest.raises(DataError, match="two genomes or more"):
         analyzer.analyze_evolutionary_distance(["ACGT"], ["a"])
+
+
+@pytest.fixture(scope="module")
+def over_bytes(patcher):
+    """Makes analyzers of nets over all bytes, with the seed that is given."""
+
+    def make(seed=0, **fields):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = HyenaGLT(HyenaGLTConfig.preset("tiny", **fields)).eval()
+        return EvolutionaryAnalyzer(net, patcher)
+
+    return make
+
+
+@pytest.mark.parametrize("fields", [{}, {"genomic_vocab_size": 256}, {"genomic_vocab_size": 4}])
+def test_a_net_whose_config_names_no_alphabet(over_bytes, fields):
+    # lines 166 and 350 of the guide: genomic_vocab_size=256, no alphabet
+    found = over_bytes(**fields).analyze_evolutionary_distance(GUIDE, IDS)
+    assert found["distance_matrix"].shape == (5, 5)
+    assert found["distance_matrix"].max() > 0
+
+
+def test_the_guides_own_setup():
+    from hyena_glt import setup_integrated_model
+
+    model, patcher, _ = setup_integrated_model("static", "tiny", "cpu", patcher_options={"patch_size": 8})
+    found = EvolutionaryAnalyzer(model, patcher).analyze_evolutionary_distance(GUIDE, IDS)
+    assert found["distance_matrix"].max() > 0
+    assert {tip.name for tip in found["phylogenetic_tree"]["tree"].tips()} == set(IDS)
+
+
+def test_a_net_over_bytes_does_not_see_a_soft_mask_or_n(over_bytes, net, patcher):
+    masked = [GUIDE[0], GUIDE[0][:800].lower() + GUIDE[0][800:], GUIDE[0] + "N" * 804, GUIDE[4]]
+    analyzer = over_bytes()
+    found = analyzer.analyze_evolutionary_distance(masked, IDS[:4])["representation_distances"]
+    assert found[0, 1] == 0.0
+    assert found[0, 3] > 0
+    as_dna = compare_with_net(
+        [Genome.of(name, text) for name, text in zip(IDS, masked, strict=False)],
+        analyzer.model,
+        patcher,
+        "representation",
+    )
+    assert np.array_equal(found, as_dna.distances().values)
+
+
+def test_a_net_over_bytes_reads_whatever_is_no_dna(over_bytes):
+    texts = ["MKVLAWGRTM" * 5, "mkvlawgrtm" * 5, "é" * 20, bytes(range(256))]
+    found = over_bytes().analyze_evolutionary_distance(texts, IDS[:4])["distance_matrix"]
+    assert found[0, 1] == 0.0
+    assert np.isfinite(found).all()
+    assert (found[0, 2:] > 0).all()
