@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hyena_glt.errors import ConfigError, DataError, RegionError
+from hyena_glt.errors import ConfigError, DataError, RegionError, VariantFormatError
 from hyena_glt.sequences.quoting import quoted
 from hyena_glt.tokens.byte_tokenizer import OFFSET
-from hyena_glt.variants.alleles import BASES
+from hyena_glt.variants.alleles import BASES, SequenceAllele, UnscoredReason, parse_allele
 from hyena_glt.variants.edits import Edit, normalised
 from hyena_glt.variants.readings import cosine_distance, log_likelihoods
 from hyena_glt.variants.reference_check import bases_agree
@@ -21,6 +21,7 @@ from hyena_glt.variants.windows import AlleleWindows, allele_windows, check_wind
 
 KEPT_OUTPUTS = 64  # of reference windows
 KEYS = ("position", "ref_allele", "alt_allele")
+NUMBERS = ("effect_score", "ref_compression", "alt_compression", "patch_changes", "log_likelihood_difference")
 
 
 class GenomicVariantAnalyzer:
@@ -62,14 +63,16 @@ class GenomicVariantAnalyzer:
 
         Args:
             reference_sequence: Nucleotides, either case.
-            variants: `position` (0-based), `ref_allele` and `alt_allele` (A, C, G, T, N; one of them may be empty).
+            variants: `position` (0-based), `ref_allele` and `alt_allele` (A, C, G, T, N; one of them may be empty;
+                ALT may also be what VCF writes for no sequence: `*`, `.`, `<DEL>`, a breakend).
             context_window: Bases of each context.
 
         Returns:
             Per variant: `variant` (as given), `effect_score` (cosine distance >= 0 of the mean patch states),
             `ref_compression` and `alt_compression` (bases per patch), `patch_changes` (see
-            `analyze_patch_changes`), and `log_likelihood_difference` (nats, ALT minus REF, summed over equally many
-            bases from the variant on; None where the model is not causal or no such base is there).
+            `analyze_patch_changes`), `log_likelihood_difference` (nats, ALT minus REF, summed over equally many
+            bases from the variant on; None where the model is not causal or no such base is there), and `reason`: None,
+            or why an ALT that is no sequence has None for all of these (an `UnscoredReason`).
 
         Raises:
             ConfigError: A key is missing, or a context that is too short.
@@ -82,6 +85,8 @@ class GenomicVariantAnalyzer:
         edits = [_checked_edit(variant, index, sequence) for index, variant in enumerate(variants)]
         return [
             self._analyze(dict(variant), edit, sequence, context_window)
+            if isinstance(edit, Edit)
+            else {"variant": dict(variant), **dict.fromkeys(NUMBERS), "reason": edit}
             for variant, edit in zip(variants, edits, strict=True)
         ]
 
@@ -128,6 +133,7 @@ class GenomicVariantAnalyzer:
             "alt_compression": alternative.compression_ratio,
             "patch_changes": self.analyze_patch_changes(reference, alternative),
             "log_likelihood_difference": self._difference(windows, reference, alternative),
+            "reason": None,
         }
 
     def _reference_output(self, context: bytes) -> Any:
@@ -161,13 +167,15 @@ class GenomicVariantAnalyzer:
         return float(likelihoods[torch.from_numpy(places) - 1].sum())
 
 
-def _checked_edit(variant: Mapping[str, Any], index: int, sequence: bytes) -> Edit:
+def _checked_edit(variant: Mapping[str, Any], index: int, sequence: bytes) -> Edit | UnscoredReason:
+    """What the variant changes, or why its ALT cannot be scored; REF is checked in any case."""
     if missing := [key for key in KEYS if key not in variant]:
         raise ConfigError(f"variant {index}: expected the keys {', '.join(KEYS)}; {missing[0]} is missing")
     position, ref, alt = (variant[key] for key in KEYS)
     if not isinstance(position, int | np.integer) or isinstance(position, bool):
         raise ConfigError(f"variant {index}: position: expected a whole number (0-based), got {position!r}")
-    ref, alt = _allele(ref, "ref_allele", index), _allele(alt, "alt_allele", index)
+    reason = _reason_of(alt)
+    ref, alt = _allele(ref, "ref_allele", index), b"" if reason else _allele(alt, "alt_allele", index)
     if not 0 <= position <= len(sequence) - len(ref):
         raise RegionError(
             f"variant {index}: expected REF within the {len(sequence):,} bases, got {len(ref)} from {position:,} on"
@@ -177,7 +185,16 @@ def _checked_edit(variant: Mapping[str, Any], index: int, sequence: bytes) -> Ed
         raise DataError(
             f"variant {index}: REF is {quoted(ref)} but the sequence has {quoted(found)} at {position} (0-based)"
         )
-    return Edit(int(position), ref, alt)
+    return reason or Edit(int(position), ref, alt)
+
+
+def _reason_of(alt: Any) -> UnscoredReason | None:
+    """Of an ALT that VCF writes for no sequence; None for bases and for what is no allele at all."""
+    try:
+        allele = parse_allele(alt.encode() if isinstance(alt, str) else bytes(alt))
+    except (TypeError, ValueError, VariantFormatError):
+        return None
+    return None if isinstance(allele, SequenceAllele) else allele.reason
 
 
 def _allele(text: Any, key: str, index: int) -> bytes:

@@ -116,13 +116,35 @@ def test_a_net_that_sees_both_sides_has_no_log_likelihood(scoring_net):
     assert effect["effect_score"] > 0
 
 
+@pytest.mark.parametrize(
+    ("alt", "reason"),
+    [
+        ("*", "spanning_deletion"),
+        (".", "no_alt"),
+        ("<DEL>", "symbolic"),
+        ("<NON_REF>", "unspecified"),
+        ("T[c:5[", "breakend"),
+    ],
+)
+def test_an_alt_that_is_no_sequence_keeps_its_place_without_a_score(net, alt, reason):
+    given = [variant(450, RANDOM[450], alt), variant(450, RANDOM[450], "")]
+    unscored, scored = GenomicVariantAnalyzer(net).analyze_variant_effects(RANDOM, given, 64)
+    assert unscored.keys() == scored.keys()
+    assert (unscored.pop("variant"), unscored.pop("reason")) == (given[0], reason)
+    assert set(unscored.values()) == {None}
+    assert scored["reason"] is None
+    assert scored["effect_score"] > 0
+
+
 def test_what_cannot_be_analyzed(net):
     analyzer = GenomicVariantAnalyzer(net)
     for given, error, words in (
         ({"position": 3, "ref_allele": "A"}, ConfigError, "alt_allele is missing"),
         (variant(-1, "A", "C"), RegionError, "within the 900 bases"),
         (variant(899, RANDOM[899] + "A", "C"), RegionError, "within the 900 bases"),
-        (variant(3, RANDOM[3], "<DEL>"), DataError, "expected the bases"),
+        (variant(3, RANDOM[3], "<DEL"), DataError, "expected the bases"),
+        (variant(3, RANDOM[3], 5), DataError, "expected the bases"),
+        (variant(3, "ACGT"[RANDOM[3] == "A"], "<DEL>"), DataError, "REF is"),
         ({**variant(3, "A", "C"), "position": 3.0}, ConfigError, "whole number"),
     ):
         with pytest.raises(error, match=words):
