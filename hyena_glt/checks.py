@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem
 
 Model = TypeVar("Model", bound=BaseModel)
+LARGEST_RATE = 1e15  # of learning or decay: far above any use, and their product is below what float32 holds
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -31,7 +31,12 @@ class AnswerStrands(StrEnum):
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="What finetune or pretrain has written.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            callback=opt.by_name, help="What finetune or pretrain has written, or hyena-glt-dna: the one that ships."
+        ),
+    ],
     data: Annotated[
         Path, typer.Argument(help="Labelled TSV, CSV or BED; of a language model, FASTA.", metavar="TABLE|GENOME")
     ],

@@ -66,7 +66,12 @@ class Pooling(StrEnum):
 def finetune(
     table: Annotated[Path, typer.Argument(help="TSV or CSV with a header line, or BED with --fasta; may be gzipped.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the net and its figures.")],
-    model: Annotated[Path | None, typer.Option("--model", help="A saved net to start from.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", callback=opt.by_name, help="A saved net to start from; hyena-glt-dna is the one that ships."
+        ),
+    ] = None,
     untrained: Annotated[
         opt.NetSize | None, typer.Option("--untrained", help="Start from random weights of this size.")
     ] = None,
@@ -155,7 +160,7 @@ def finetune(
     from hyena_glt.training.finetuned import task_estimates
 
     if (model is None) == (untrained is None):
-        raise UsageError("expected one of --model FOLDER and --untrained PRESET")
+        raise UsageError("expected one of --model FOLDER (hyena-glt-dna: the net that ships) and --untrained PRESET")
     if valid is not None and valid_share is not None:
         raise UsageError("expected one of --valid and --valid-share")
     if patcher is not None and patch_size is not None:

@@ -124,9 +124,22 @@ MinLength = Annotated[int | None, typer.Option("--min-patch-length", min=1, help
 MaxLength = Annotated[int | None, typer.Option("--max-patch-length", min=1, help="Cut longer patches.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+
+
+def by_name(folder: Path | None) -> Path | None:
+    """The folder of a net; the name of the net that ships stands for its own, unless a folder here has that name."""
+    if folder is None or folder.exists():
+        return folder
+    from hyena_glt.model.shipped import SHIPPED_FOLDER, SHIPPED_NAME
+
+    return SHIPPED_FOLDER if str(folder) == SHIPPED_NAME else folder
+
+
 NetFolder = Annotated[
     Path | None,
-    typer.Option("--model", help="Folder written by HyenaGLT.save_pretrained. Default: the net that ships."),
+    typer.Option(
+        "--model", callback=by_name, help="Folder written by HyenaGLT.save_pretrained. Default: the net that ships."
+    ),
 ]
 Untrained = Annotated[
     bool, typer.Option("--untrained", help="Use random weights: they tell sequences apart, but know no biology.")

@@ -47,10 +47,7 @@ def variants(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Scored VCF; .gz is written as BGZF; - is stdout.")
     ] = Path("-"),
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="Folder written by HyenaGLT.save_pretrained. Default: the net that ships."),
-    ] = None,
+    model: opt.NetFolder = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Use random weights: figures without biological meaning.")
     ] = False,
@@ -85,6 +82,8 @@ def variants(
     Every record passes through untouched but for INFO fields with one value per ALT. HGLT_LLR is the log-likelihood
     of the ALT window minus that of the REF window, in nats, over equally many bases, so that indels carry no length
     bias; negative means that ALT is the less likely one. An ALT that cannot be scored has . and a code in HGLT_REASON.
+    HGLT_DPATCH, HGLT_DVAR and HGLT_DCOMP are changes of the patches: all but always 0 with the net that ships, which
+    cuts every 8 bases.
 
     An interrupted run goes on where it was when the same command is given again.
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hyena_glt.checks import LARGEST_RATE
 from hyena_glt.errors import ConfigError, DataError
 
 IGNORED = -100  # a target that is not learned
@@ -63,6 +64,8 @@ class FitOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name}: expected a number above 0, got {value!r}")
+        if max(self.learning_rate, self.weight_decay) > LARGEST_RATE:
+            raise ConfigError(f"learning_rate, weight_decay: expected at most {LARGEST_RATE:g}")
         if self.weight_decay < 0 or self.seed < 0:
             raise ConfigError("weight_decay, seed: expected at least 0")
 

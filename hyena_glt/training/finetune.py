@@ -30,7 +30,7 @@ from hyena_glt.training.finetuned import (
 )
 from hyena_glt.training.labelled import LabelledSet, Task
 from hyena_glt.training.low_rank import ADAPTERS, LowRankLinear, adapted_layers, add_adapters
-from hyena_glt.training.recipe import PositiveReal, Section, Share
+from hyena_glt.training.recipe import Decay, PositiveReal, Rate, Section, Share
 from hyena_glt.training.task_metrics import (
     CLASS_METRICS,
     VALUE_METRICS,
@@ -47,8 +47,8 @@ class FinetuneOptions(Section):
     mode: Mode = Field("full", description="all weights, the head only, or low-rank adapters and the head")
     epochs: PositiveWhole = Field(10, description="times that every sequence is learned from")
     batch_size: PositiveWhole = Field(32, description="sequences of an update")
-    learning_rate: PositiveReal = Field(1e-3, description="highest learning rate")
-    weight_decay: Annotated[Real, Field(ge=0)] = Field(0.01, description="of the matrices of linear layers, no others")
+    learning_rate: Rate = Field(1e-3, description="highest learning rate")
+    weight_decay: Decay = Field(0.01, description="of the matrices of linear layers, no others")
     clip_norm: PositiveReal = Field(1.0, description="longest gradient, all parameters together")
     warm_up: Share = Field(0.1, description="share of the training in which the rate rises")
     floor: Annotated[Real, Field(ge=0, le=1)] = Field(0.0, description="last rate, as a share of the highest")

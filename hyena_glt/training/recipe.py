@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, field_validator, model_validator
 
-from hyena_glt.checks import build_config, nearest_name
+from hyena_glt.checks import LARGEST_RATE, build_config, nearest_name
 from hyena_glt.config import PRESETS, VOCABULARY_LETTERS, AlphabetName, HyenaGLTConfig, PositiveWhole, Real, Whole
 from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem, UsageError
 
@@ -34,6 +34,8 @@ DEFAULT_STEPS = 1000
 
 Share = Annotated[Real, Field(ge=0, lt=1)]
 PositiveReal = Annotated[Real, Field(gt=0)]
+Rate = Annotated[Real, Field(gt=0, le=LARGEST_RATE)]
+Decay = Annotated[Real, Field(ge=0, le=LARGEST_RATE)]
 
 
 class Section(BaseModel):
@@ -111,9 +113,9 @@ class ObjectiveSection(Section):
 class OptimizerSection(Section):
     """AdamW."""
 
-    lr: PositiveReal = Field(default=2e-3, description="highest learning rate")
+    lr: Rate = Field(default=2e-3, description="highest learning rate")
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="of the running means")
-    weight_decay: Annotated[Real, Field(ge=0)] = Field(
+    weight_decay: Decay = Field(
         default=0.1, description="of the matrices of linear layers, no others"
     )
     clip_norm: PositiveReal = Field(default=1.0, description="longest gradient, all parameters together")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,15 @@ def test_threads_are_at_most_four(monkeypatch):
     for cores, threads in ((1, 1), (3, 3), (64, 4), (None, 1)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert options.default_threads() == threads
+
+
+def test_the_net_that_ships_has_a_name(tmp_path, monkeypatch):
+    """Unless there is a folder of that name here."""
+    monkeypatch.chdir(tmp_path)
+    name = Path("hyena-glt-dna")
+    found = options.by_name(name)
+    assert (found / "manifest.json").is_file()
+    assert options.by_name(None) is None
+    assert options.by_name(Path("elsewhere")) == Path("elsewhere")
+    name.mkdir()
+    assert options.by_name(name) == name

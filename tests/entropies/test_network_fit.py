@@ -135,7 +135,7 @@ def test_what_cannot_be_trained_is_said():
     with pytest.raises(DataError, match="no target"):
         fit_network(small, LabelledSequences([], []), FitOptions())
     with pytest.raises(ConfigError, match="learning_rate: the loss became"):
-        fit_network(small, cycle(), FitOptions(steps=40, batch_size=2, window=8, learning_rate=1e30, clip_norm=1e30))
+        fit_network(small, cycle(), FitOptions(steps=40, batch_size=2, window=8, learning_rate=1e15, clip_norm=1e30))
     if not torch.cuda.is_available():
         with pytest.raises(SystemProblem, match="CUDA"):
             fit_network(small, cycle(), FitOptions(device="cuda"))

@@ -83,6 +83,7 @@ def test_the_net_follows_from_the_other_sections(given, expected):
         ("optimizer: {lr: .nan}", ModelFileError, ["optimizer.lr: expected finite numbers"]),
         ("optimizer: {betas: [.inf, 0.9]}", ModelFileError, ["optimizer.betas.0: expected finite numbers"]),
         ("optimizer: {betas: [0.9]}", ConfigError, ["optimizer.betas.1"]),
+        ("optimizer: {lr: 1e38}", ConfigError, ["optimizer.lr", "less than or equal to"]),
         ("optimizer: {lr: 0}", ConfigError, ["optimizer.lr", "greater than 0"]),
         ("seed: true", ConfigError, ["seed: expected a number, got True"]),
         ("schedule: {steps: 2019-01-01}", ConfigError, ["schedule.steps"]),
