@@ -6,6 +6,7 @@ on the genomes alone, so rows may be made in any order, by several threads, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyena_glt.errors import ConfigError, DataError
-from hyena_glt.evolution.genome import Genome, check_genomes
+from hyena_glt.evolution.genome import Genome, check_genomes, first_copies
 from hyena_glt.evolution.kmers import DEFAULT_K, SharedWords
 from hyena_glt.evolution.matrix import DistanceMatrix
 from hyena_glt.evolution.relative_cost import RelativeCost
@@ -145,8 +146,8 @@ def compare_genomes(
         genomes, k, order, blocks: As `make_metric` has them.
         metric: Its name, or what `make_metric` made of these genomes; then the three options count for nothing.
         threads: Rows made at a time; the result does not depend on it.
-        store: Finished rows are kept and found there.
-        advance: Told of each finished row.
+        store: Finished rows are kept and found there, one for each distinct content.
+        advance: Told how many more genomes are finished; copies of one content are so together.
 
     Raises:
         ConfigError, DataError: As `make_metric`.
@@ -156,6 +157,8 @@ def compare_genomes(
     else:
         chosen = metric
     shape = (len(genomes) + 1, chosen.blocks)
+    first = first_copies(genomes)
+    copies = Counter(first)
 
     def finished(index: int) -> tuple[Row, Row]:
         key = genomes[index].sha256
@@ -164,11 +167,11 @@ def compare_genomes(
             known = np.concatenate([chosen.row(index), chosen.own_sums(index)[None]])
             if store is not None:
                 store.put(key, known)
-        advance(1)
+        advance(copies[index])
         return known[:-1], known[-1]
 
-    results = list(_mapped(finished, range(len(genomes)), threads))
-    rows, own = (np.stack(parts) for parts in zip(*results, strict=True))
+    made = dict(zip(copies, _mapped(finished, copies, threads), strict=True))
+    rows, own = (np.stack(parts) for parts in zip(*(made[index] for index in first), strict=True))
     return BlockComparison(tuple(genome.name for genome in genomes), chosen, rows, own)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hyena_glt.errors import DataError
 from hyena_glt.sequences.alphabets import AMBIGUOUS, GAPS, Alphabet, get_alphabet
-from hyena_glt.sequences.quoting import quoted
+from hyena_glt.sequences.quoting import quoted, shown
 
 UPPER = bytes(range(256)).upper()
 
@@ -28,6 +28,7 @@ class Genome:
     name: str
     sequences: tuple[bytes, ...]  # upper case, without gaps
     alphabet: Alphabet
+    path: str | None = None  # the file that messages name
 
     @classmethod
     def of(
@@ -37,6 +38,7 @@ class Genome:
         alphabet: str | Alphabet = "dna",
         *,
         degap: bool = False,
+        path: str | None = None,
     ) -> Genome:
         """A genome of one sequence or of several contigs.
 
@@ -45,6 +47,7 @@ class Genome:
             sequences: Letters and ambiguity symbols of the alphabet, either case.
             alphabet: "dna", "rna", "protein" or "bytes".
             degap: Remove alignment gaps `-` and `.` in place of refusing them.
+            path: File that the sequences came from, for messages.
 
         Raises:
             DataError: No letter in the sequences.
@@ -55,15 +58,19 @@ class Genome:
         raw = [part.encode() if isinstance(part, str) else bytes(part) for part in listed]
         if letters.has_ambiguity:
             raw = [part.translate(UPPER, GAPS if degap else b"") for part in raw]
-        genome = cls(name, tuple(raw), letters)
+        genome = cls(name, tuple(raw), letters, path)
         if not genome.num_letters:
-            raise DataError(f"expected a letter of alphabet {letters.name}, got none", record=quoted(name))
+            raise genome.refusal(f"expected a letter of alphabet {letters.name}, got none; leave it out")
         return genome
+
+    def refusal(self, message: str) -> DataError:
+        """An error that names file and genome."""
+        return DataError(message, path=self.path, record=shown(self.name))
 
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
         """`(length,)` symbol codes of all contigs, `AMBIGUOUS` at ambiguity symbols and between contigs."""
-        parts = [self.alphabet.encode(part, record=self.name) for part in self.sequences]
+        parts = [self.alphabet.encode(part, record=self.name, path=self.path) for part in self.sequences]
         if not self.alphabet.has_ambiguity:
             return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
         between = np.array([AMBIGUOUS], np.uint8)
@@ -92,16 +99,21 @@ def check_genomes(genomes: Sequence[Genome]) -> None:
         DataError: Fewer than two genomes, two of one name, or different alphabets.
     """
     if len(genomes) < 2:
-        raise DataError(f"expected two genomes or more to compare, got {len(genomes)}")
+        path = genomes[0].path if genomes else None
+        raise DataError(f"expected two genomes or more to compare, got {len(genomes)}", path=path)
     seen: set[str] = set()
     for genome in genomes:
         if genome.name in seen:
-            raise DataError(f"two genomes of the name {quoted(genome.name)}; names have to differ")
+            raise DataError(f"two genomes of the name {quoted(genome.name)}; names have to differ", path=genome.path)
         seen.add(genome.name)
         if genome.alphabet.name != genomes[0].alphabet.name:
-            raise DataError(
-                f"expected alphabet {genomes[0].alphabet.name}, got {genome.alphabet.name}", record=genome.name
-            )
+            raise genome.refusal(f"expected alphabet {genomes[0].alphabet.name}, got {genome.alphabet.name}")
+
+
+def first_copies(genomes: Sequence[Genome]) -> list[int]:
+    """For each genome the index of the first one of the same content: work is done for that one alone."""
+    first: dict[str, int] = {}
+    return [first.setdefault(genome.sha256, index) for index, genome in enumerate(genomes)]
 
 
 def block_edges(length: int, blocks: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyena_glt.errors import ConfigError, DataError
+from hyena_glt.errors import ConfigError
 from hyena_glt.evolution.genome import Genome, block_edges
 
 DEFAULT_K = 11
@@ -77,7 +77,7 @@ class SharedWords:
         for genome in genomes:
             own, edges = _distinct_words(genome, k, blocks)
             if not own.size:
-                raise DataError(f"no word of k = {k} letters in it; give a smaller k", record=genome.name)
+                raise genome.refusal(f"no word of k = {k} letters in it; give a smaller k")
             words.append(own)
             segments.append(edges)
         starts = np.cumsum([0, *(own.size for own in words)])

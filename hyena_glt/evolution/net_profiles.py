@@ -9,17 +9,18 @@ have nothing in common. So `combined` depends on the company, and the other two 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyena_glt.errors import ConfigError, DataError
-from hyena_glt.evolution.genome import Genome, check_genomes
+from hyena_glt.evolution.genome import Genome, check_genomes, first_copies
 from hyena_glt.evolution.matrix import DistanceMatrix
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ class NetProfile:
     def compression_ratio(self) -> float:
         """Tokens per patch."""
         return float(self.lengths.mean())
+
+
+class ProfileStore(Protocol):
+    """Where finished profiles are kept between runs of one net, patcher, window and number of blocks."""
+
+    def find(self, key: str) -> NetProfile | None:
+        """A profile that was put there, if it is sound."""
+
+    def put(self, key: str, profile: NetProfile) -> None:
+        """Keep a profile."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +87,7 @@ def compare_with_net(
     *,
     blocks: int = 1,
     window: int = WINDOW,
+    store: ProfileStore | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NetComparison:
     """Run a net over genomes and compare what it says.
@@ -87,10 +99,11 @@ def compare_with_net(
         metric: "representation", "wasserstein" or "combined".
         blocks: Stretches of each genome whose sums are kept apart.
         window: Bases that go through the net together; longer genomes are cut at patch starts.
-        advance: Told of each finished genome.
+        store: Finished profiles are kept and found there, one for each distinct content.
+        advance: Told how many more genomes are finished; copies of one content are so together.
 
     Raises:
-        ConfigError: An unknown metric, or patches that overlap.
+        ConfigError: An unknown metric, patches that overlap, or genomes that `patcher_for` cannot cut.
         DataError: Genomes that cannot be compared.
     """
     if metric not in NET_METRICS:
@@ -99,16 +112,27 @@ def compare_with_net(
         raise ConfigError(f"blocks, window: expected 1 or more, got {blocks} and {window}")
     check_genomes(genomes)
     cutter = patcher_for(model, genomes) if patcher is None else patcher
-    profiles = []
+    first = first_copies(genomes)
+    profiles: dict[int, NetProfile] = {}
     with _evaluating(model):
-        for genome in genomes:
-            profiles.append(profile_genome(model, cutter, genome, blocks=blocks, window=window))
-            advance(1)
-    return NetComparison(tuple(genome.name for genome in genomes), tuple(profiles), metric)
+        for index, copies in Counter(first).items():
+            genome = genomes[index]
+            found = None if store is None else store.find(genome.sha256)
+            if found is None or len(found.state_sums) != blocks:
+                found = profile_genome(model, cutter, genome, blocks=blocks, window=window)
+                if store is not None:
+                    store.put(genome.sha256, found)
+            profiles[index] = found
+            advance(copies)
+    return NetComparison(tuple(genome.name for genome in genomes), tuple(profiles[index] for index in first), metric)
 
 
 def patcher_for(model: HyenaGLT, genomes: Sequence[Genome], target_length: float = TARGET_LENGTH) -> Any:
-    """The patcher that the net was saved with or learned; else one calibrated on all genomes together."""
+    """The patcher that the net was saved with or learned; else one calibrated on all genomes together.
+
+    Raises:
+        ConfigError: The genomes are too short or too uniform for patches of about that length.
+    """
     from hyena_glt.entropies.markov import MarkovEntropy
     from hyena_glt.patching import calibrate
 
@@ -117,7 +141,13 @@ def patcher_for(model: HyenaGLT, genomes: Sequence[Genome], target_length: float
     contigs = [part for genome in genomes for part in genome.sequences]
     table = MarkovEntropy.fit(contigs, alphabet=genomes[0].alphabet.name)
     options = {"target_mean_length": target_length, "max_patch_length": LONGEST_PATCH}
-    return calibrate(contigs, entropy_model=table, **options).build()
+    try:
+        return calibrate(contigs, entropy_model=table, **options).build()
+    except ConfigError as problem:
+        raise ConfigError(
+            f"patcher: expected one, since no threshold cuts these genomes into patches of about {target_length:g} "
+            f"letters: {str(problem).partition(': ')[2]}"
+        ) from None
 
 
 def profile_genome(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hyena_glt.entropies import mixing_kernels as mixing
 from hyena_glt.entropies.markov import MarkovEntropy
 from hyena_glt.entropies.mixing import STRANDED, MixEntropy, MixState
-from hyena_glt.errors import ConfigError, DataError
+from hyena_glt.errors import ConfigError
 from hyena_glt.evolution.genome import Genome, block_sums
 from hyena_glt.evolution.relative_cost_kernels import TRUSTED, TRUSTED_RATE, price_symbols
 
@@ -55,10 +55,9 @@ class RelativeCost:
         self.is_mixed = order is None and genomes[0].alphabet.name in STRANDED
         for genome in genomes if self.is_mixed else ():
             if genome.codes.size > MOST_SYMBOLS:
-                raise DataError(
+                raise genome.refusal(
                     f"{genome.codes.size:,} symbols, and metric compression takes {MOST_SYMBOLS:,} of one genome at "
-                    "most; use --metric kmer, or --order 12",
-                    record=genome.name,
+                    "most; use --metric kmer, or --order 12"
                 )
         if order is not None and order < 0:
             raise ConfigError(f"order: expected 0 or more, got {order}")

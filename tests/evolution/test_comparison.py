@@ -7,6 +7,7 @@ import pytest
 
 from hyena_glt.errors import ConfigError, DataError
 from hyena_glt.evolution.comparison import compare_genomes, make_metric
+from hyena_glt.evolution.genome import Genome
 
 
 class Kept:
@@ -39,6 +40,28 @@ def test_a_kept_row_of_another_shape_is_made_again(family):
     compare_genomes(family, "kmer", blocks=4, store=store)
     found = compare_genomes(family, "kmer", blocks=2, store=store)
     assert found.blocks == 2
+
+
+@pytest.mark.parametrize("metric", ["compression", "kmer"])
+def test_equal_genomes_are_computed_once_whatever_the_threads(family, metric, monkeypatch):
+    copies = [
+        *family[:3],
+        *(Genome(f"again {genome.name}", genome.sequences, genome.alphabet) for genome in family[:3]),
+    ]
+    kind = type(make_metric(copies, metric))
+    whole, made = kind.row, []
+    monkeypatch.setattr(kind, "row", lambda self, index: made.append(index) or whole(self, index))
+    store, steps = Kept(), []
+    found = compare_genomes(copies, metric, blocks=4, threads=4, store=store, advance=steps.append)
+    assert sorted(made) == [0, 1, 2]
+    assert sum(steps) == 6
+    assert set(store.rows) == {genome.sha256 for genome in family[:3]}
+    for index, genome in enumerate(copies):  # as if each were asked for
+        assert np.array_equal(found.rows[index], whole(found.metric, index)), genome.name
+        assert np.array_equal(found.own[index], found.metric.own_sums(index))
+    one = compare_genomes(copies, metric, blocks=4)
+    for weights in (None, [3, 0, 0, 1]):
+        assert np.array_equal(found.distances(weights).values, one.distances(weights).values)
 
 
 def test_options_of_the_other_metric(family):

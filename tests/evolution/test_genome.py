@@ -31,6 +31,8 @@ def test_contigs_are_part_of_the_hash():
 def test_a_genome_without_letters_is_refused():
     with pytest.raises(DataError, match="got none"):
         Genome.of("x", "NNN")
+    with pytest.raises(DataError, match=r"^a\.fa \(x\): expected a letter of alphabet dna, got none; leave it out$"):
+        Genome.of("x", "NNN", path="a.fa")
 
 
 def test_genomes_that_cannot_be_compared():

@@ -74,6 +74,40 @@ def test_a_net_without_patcher_gets_a_calibrated_one(family, net):
     assert 10 < np.mean(ratios) < 24
 
 
+class Kept(dict):
+    """A store in memory."""
+
+    find, put = dict.get, dict.__setitem__
+
+
+def test_kept_profiles_give_the_same_distances_and_equal_genomes_run_once(family, net, patcher, monkeypatch):
+    genomes = [*family, Genome("again", family[0].sequences, family[0].alphabet)]
+    plain = compare_with_net(genomes, net, patcher, blocks=4)
+    made, steps = [], []
+
+    def counted(*arguments, **options):
+        made.append(arguments[2].name)
+        return profile_genome(*arguments, **options)
+
+    monkeypatch.setattr("hyena_glt.evolution.net_profiles.profile_genome", counted)
+    store = Kept()
+    first = compare_with_net(genomes, net, patcher, blocks=4, store=store, advance=steps.append)
+    assert made == ["a", "b", "c", "d", "e"]
+    assert sum(steps) == 6
+    del store[family[2].sha256]
+    again = compare_with_net(genomes, net, patcher, blocks=4, store=store)
+    assert made[5:] == ["c"]
+    for found in (first, again):
+        assert np.array_equal(found.distances().values, plain.distances().values)
+    assert compare_with_net(genomes, net, patcher, blocks=2, store=store).blocks == 2
+
+
+def test_genomes_that_no_threshold_cuts(net):
+    uniform = [Genome.of(name, "A" * 200) for name in "ab"]
+    with pytest.raises(ConfigError, match=r"^patcher: expected one, .* about 16 letters: 16 is out of reach"):
+        compare_with_net(uniform, net)
+
+
 def test_training_mode_comes_back(family, net, patcher):
     net.train()
     try:
