@@ -42,8 +42,8 @@ def distances(
 ) -> None:
     """Write the distances between genomes.
 
-    Ambiguity codes stand for no letter: they cost nothing and are in no word. Finished rows are kept in OUT.parts until
-    the output is whole: the same command goes on after an interruption.
+    Ambiguity codes stand for no letter: they cost nothing and are in no word. What is finished of a genome (its row, or
+    its profile by a net) is kept in OUT.parts until the output is whole: the same command goes on if it is interrupted.
 
     Examples:
 
@@ -57,6 +57,7 @@ def distances(
         comparison,
         is_finished,
         load_genomes,
+        refuse_picture,
         write_matrix,
     )
     from hyena_glt.cli.outputs import STDOUT, check_plot, format_of, same_file
@@ -74,6 +75,7 @@ def distances(
         net=NetOptions(model, untrained, size.value, seed, device, patcher),
     )
     options.check()
+    refuse_picture(output, "PHYLIP or TSV")
     kind = format_of(output, output_format, FORMATS, default="tsv")
     if strict_names and kind != "phylip":
         raise UsageError("--strict-names: only PHYLIP has them; write .phy, or leave it out")

@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from hyena_glt.__about__ import __version__
-from hyena_glt.cli.evolution_rows import kept_rows
+from hyena_glt.cli.evolution_rows import kept_profiles, kept_rows
 from hyena_glt.cli.outputs import STDOUT, already_done, write_json
 from hyena_glt.cli.parts import clear_leavings
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.source import GenomeSource
-from hyena_glt.errors import OutputExistsError, UsageError
+from hyena_glt.errors import ConfigError, DataError, OutputExistsError, UsageError
 from hyena_glt.evolution.comparison import SEQUENCE_METRICS, Comparison, compare_genomes, make_metric
 from hyena_glt.evolution.genome import Genome
 from hyena_glt.evolution.matrix import DistanceMatrix
 from hyena_glt.evolution.matrix_files import write_phylip, write_tsv
 from hyena_glt.sequences.alphabets import GAPS
+from hyena_glt.sequences.atomic import sha256_file
 from hyena_glt.sequences.fasta import read_blocks
 from hyena_glt.sequences.records import Block
 from hyena_glt.tracks.provenance import Provenance
 
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".webp", ".bmp", ".eps", ".ps")
 SUFFIXES = (".gz", ".bgz", ".fa", ".fna", ".fasta", ".fas", ".ffn", ".faa", ".fq", ".fastq")
 
 
@@ -74,6 +76,16 @@ class CompareOptions:
             raise UsageError(f"--model, --untrained, --patcher: --metric {self.metric} asks no net; leave them out")
 
 
+def refuse_picture(output: Path, what: str) -> None:
+    """Refuse to write text under the name of a picture.
+
+    Raises:
+        UsageError: A name that ends with a picture's suffix.
+    """
+    if output.suffix.lower() in PICTURES:
+        raise UsageError(f"-o {output}: this is a picture's name, and -o takes {what}; the figure goes to --plot")
+
+
 def load_genomes(source: GenomeSource, per: str | None) -> list[Genome]:
     """The genomes of all files, in their order; `source` has to leave gaps alone.
 
@@ -82,16 +94,26 @@ def load_genomes(source: GenomeSource, per: str | None) -> list[Genome]:
         DataError: Bad input, a record without letters, or a name twice.
     """
     paths = (source.path, *source.others)
-    if per == "record" or (per is None and len(paths) == 1):
-        records = _records(source.all_blocks())
+    if per == "record" or (per is None and not source.others):
+        records = [(*record, path) for path in paths for record in _records_of(path, source)]
     else:
-        records = [(_stem(path), _contigs(path, source)) for path in paths]
-        twice = [name for name, count in Counter(name for name, _ in records).items() if count > 1]
+        records = [
+            (_stem(path), [part for _, parts in _records_of(path, source) for part in parts], path) for path in paths
+        ]
+        twice = [name for name, count in Counter(name for name, *_ in records).items() if count > 1]
         if twice:
             raise UsageError(f"two files make a genome of the name {twice[0]}; rename one")
-    genomes = [Genome.of(name, contigs, source.alphabet) for name, contigs in records]
+    shown = {path: str(path) if source.others else source.name for path in paths}
+    genomes = [Genome.of(name, contigs, source.alphabet, path=shown[path]) for name, contigs, path in records]
     del records
     return genomes
+
+
+def _records_of(path: Path, source: GenomeSource) -> list[tuple[str, list[bytes]]]:
+    """The records of one of the files; `source` itself reads a single one, which may be a copy of stdin."""
+    if not source.others:
+        return _records(source.all_blocks())
+    return _records(read_blocks(path, alphabet=source.alphabet, degap=source.degap))
 
 
 def _records(blocks: Any) -> list[tuple[str, list[bytes]]]:
@@ -104,11 +126,6 @@ def _records(blocks: Any) -> list[tuple[str, list[bytes]]]:
             found.append((block.name, [b"".join(parts)]))
             parts = []
     return found
-
-
-def _contigs(path: Path, source: GenomeSource) -> list[bytes]:
-    blocks = read_blocks(path, alphabet=source.alphabet, degap=source.degap)
-    return [contig for _, contigs in _records(blocks) for contig in contigs]
 
 
 def _stem(path: Path) -> str:
@@ -131,7 +148,8 @@ def count_gaps(paths: Sequence[Path]) -> int:
 def comparison(
     genomes: list[Genome], options: CompareOptions, source: GenomeSource, output: Path, force: bool
 ) -> Iterator[tuple[Comparison, dict[str, Any]]]:
-    """Compare the genomes as the options say; finished rows are kept until the block, which writes the output, ends.
+    """Compare the genomes as the options say; finished rows, or profiles by a net, are kept until the block ends, which
+    writes the output.
 
     Yields:
         The comparison, and what stands in the provenance.
@@ -140,27 +158,37 @@ def comparison(
         note(f"{count_gaps([source.path, *source.others]):,} gaps removed")
     about: dict[str, Any] = {"metric": options.metric, "genomes": len(genomes), "degap": options.degap}
     if options.metric not in SEQUENCE_METRICS:
-        yield _compare_by_net(genomes, options, about)
+        with _comparison_by_net(genomes, options, about, source, (output, force)) as found:
+            yield found
         return
     metric = make_metric(genomes, options.metric, k=options.k, order=options.order, blocks=options.blocks)
     about |= metric.describe()
-    everything = hashlib.sha256(" ".join(genome.sha256 for genome in genomes).encode()).hexdigest()
-    run = {**about, "blocks": options.blocks, "genomes_sha256": everything, "hyena_glt_version": __version__}
-    with kept_rows(output, run, force) as store:
+    with kept_rows(output, _run_of(genomes, options, about), force) as store:
         with progress("comparing", len(genomes), unit="genomes") as advance:
             compared = compare_genomes(genomes, metric, threads=options.threads, store=store, advance=advance)
         yield compared, about
 
 
-def _compare_by_net(
-    genomes: list[Genome], options: CompareOptions, about: dict[str, Any]
-) -> tuple[Comparison, dict[str, Any]]:
+def _run_of(genomes: list[Genome], options: CompareOptions, about: dict[str, Any]) -> dict[str, Any]:
+    """What finished work belongs to."""
+    everything = hashlib.sha256(" ".join(genome.sha256 for genome in genomes).encode()).hexdigest()
+    return {**about, "blocks": options.blocks, "genomes_sha256": everything, "hyena_glt_version": __version__}
+
+
+@contextmanager
+def _comparison_by_net(
+    genomes: list[Genome],
+    options: CompareOptions,
+    about: dict[str, Any],
+    source: GenomeSource,
+    target: tuple[Path, bool],
+) -> Iterator[tuple[Comparison, dict[str, Any]]]:
     from hyena_glt.cli.nets import open_net
     from hyena_glt.evolution.net_profiles import compare_with_net
     from hyena_glt.patching.saved import load_patcher
 
     net = options.net
-    cutter = None if net.patcher is None else load_patcher(net.patcher).build()
+    saved = None if net.patcher is None else load_patcher(net.patcher).build()
     model, label = open_net(
         net.folder,
         untrained=net.untrained,
@@ -171,11 +199,37 @@ def _compare_by_net(
         device=net.device,
         threads=options.threads,
     )
-    with progress("running the net", len(genomes), unit="genomes") as advance:
-        compared = compare_with_net(
-            genomes, model, cutter, options.metric, blocks=options.blocks, window=net.window, advance=advance
-        )
-    return compared, {**about, "weights": label, "window": net.window}
+    cutter = _patcher_of(model, genomes, options.metric, source) if saved is None else saved
+    about = {**about, "weights": label, "window": net.window}
+    run = {**_run_of(genomes, options, about), **_net_hashes(net), "device": model.device.type}
+    with kept_profiles(target[0], run, target[1]) as store:
+        with progress("running the net", len(genomes), unit="genomes") as advance:
+            sizes: dict[str, Any] = {"blocks": options.blocks, "window": net.window}
+            compared = compare_with_net(genomes, model, cutter, options.metric, **sizes, store=store, advance=advance)
+        yield compared, about
+
+
+def _net_hashes(net: NetOptions) -> dict[str, str | None]:
+    """Hashes of the manifest of the net, which holds those of its files, and of the patcher."""
+    from hyena_glt.model.shipped import SHIPPED_FOLDER
+    from hyena_glt.model.weights import MANIFEST_FILE
+
+    manifest = None if net.untrained else (net.folder or SHIPPED_FOLDER) / MANIFEST_FILE
+    files = {"net_sha256": manifest, "patcher_sha256": net.patcher}
+    return {key: None if path is None else sha256_file(path) for key, path in files.items()}
+
+
+def _patcher_of(model: Any, genomes: list[Genome], metric: str, source: GenomeSource) -> Any:
+    from hyena_glt.evolution.net_profiles import TARGET_LENGTH, patcher_for
+
+    try:
+        return patcher_for(model, genomes)
+    except ConfigError:
+        raise DataError(
+            f"--metric {metric}: no threshold cuts these genomes into patches of about {TARGET_LENGTH} letters; give "
+            "--patcher FILE, saved by hyena-glt calibrate from other genomes or with a --target-length that they reach",
+            path=source.name,
+        ) from None
 
 
 def write_with_sidecar(path: Path, origin: Provenance | None, write: Callable[[], None]) -> None:

@@ -66,7 +66,7 @@ def tree(
     """Write the tree of genomes or of distances, as Newick with supports in percent.
 
     Supports come from blocks of the genomes drawn with replacement; a matrix has none. Branch lengths that come out
-    negative are set to 0, and counted.
+    negative are set to 0, and counted. What is finished of a genome is kept in OUT.parts, as distances does.
 
     Examples:
 
@@ -74,7 +74,13 @@ def tree(
 
     hyena-glt tree d.phy --method upgma -o t.nwk
     """
-    from hyena_glt.cli.evolution_run import CompareOptions, NetOptions, is_finished, write_with_sidecar
+    from hyena_glt.cli.evolution_run import (
+        CompareOptions,
+        NetOptions,
+        is_finished,
+        refuse_picture,
+        write_with_sidecar,
+    )
     from hyena_glt.cli.outputs import STDOUT, check_plot, same_file
     from hyena_glt.cli.source import open_genome
     from hyena_glt.evolution.matrix_files import is_matrix_file
@@ -97,6 +103,7 @@ def tree(
         net=NetOptions(model, untrained, size.value, seed, device, patcher),
     )
     options.check()
+    refuse_picture(output, "Newick")
     check_plot(plot)
     same_file([path for path in (*genomes, patcher, plot, output) if path is not None and path != STDOUT])
     about: dict[str, Any] = {"method": method.value, "root": root.value, "bootstrap": replicates, "seed": seed}

@@ -107,6 +107,84 @@ def test_an_interrupted_run_goes_on(cli, family, tmp_path, monkeypatch):
     assert (tmp_path / "d.phy").read_bytes() == (tmp_path / "e.phy").read_bytes()
 
 
+def test_an_interrupted_run_of_a_net_goes_on(cli, family, tmp_path, monkeypatch):
+    from hyena_glt.evolution import net_profiles
+
+    whole, made = net_profiles.profile_genome, []
+
+    def stops(model, patcher, genome, **options):
+        if genome.name == "d":
+            raise KeyboardInterrupt
+        return whole(model, patcher, genome, **options)
+
+    def counts(model, patcher, genome, **options):
+        made.append(genome.name)
+        return whole(model, patcher, genome, **options)
+
+    options = ("--metric", "combined", "--untrained", "-@", 1)
+    words = ("distances", family[0] / "all.fa", *options, "-o", tmp_path / "d.phy")
+    monkeypatch.setattr(net_profiles, "profile_genome", stops)
+    done = cli(*words)
+    assert done.code == 130
+    assert "3 finished profiles are kept" in done.err
+    assert not (tmp_path / "d.phy").exists()
+    monkeypatch.setattr(net_profiles, "profile_genome", counts)
+    other = cli(*words, "--seed", 1)
+    assert other.code == 2
+    assert "whose weights was" in other.err
+    again = cli(*words)
+    assert again.code == 0, again.err
+    assert "3 finished profiles found" in again.err
+    assert made == ["d", "e"]
+    assert not (tmp_path / "d.phy.parts").exists()
+    assert cli(*words[:-1], tmp_path / "e.phy").code == 0
+    assert (tmp_path / "d.phy").read_bytes() == (tmp_path / "e.phy").read_bytes()
+
+
+@pytest.mark.parametrize("metric", ["compression", "kmer"])
+def test_copies_of_a_genome_and_several_threads(cli, family, tmp_path, metric):
+    _, texts = family
+    path = tmp_path / "copies.fa"
+    path.write_text("".join(f">{name}{i}\n{texts[name]}\n" for i in range(3) for name in "ab"))
+    for threads in (1, 4):
+        words = ("distances", path, "--metric", metric, "-@", threads, "--no-version")
+        done = cli(*words, "-o", tmp_path / f"{threads}.tsv")
+        assert done.code == 0, done.err
+    written = (tmp_path / "1.tsv").read_bytes()
+    assert written == (tmp_path / "4.tsv").read_bytes()
+    assert b"-0.0" not in written
+
+
+def test_a_record_without_letters_is_named_with_its_file(cli, tmp_path):
+    path, fine = tmp_path / "n.fa", tmp_path / "fine.fa"
+    path.write_text(">a\nACGTACGTACGTACGT\n>b\nNNNN\n>c\nACGTACGTACGTACGA\n")
+    fine.write_text(">x\nACGTACGTACGTACGT\n")
+    expected = f"error: {path} (b): expected a letter of alphabet dna, got none; leave it out"
+    for words in ([path], [fine, path, "--per", "record"]):
+        done = cli("distances", *words)
+        assert done.code == 1
+        assert expected in done.err
+    piped = cli("distances", "-", stdin=path.read_bytes())
+    assert "error: <stdin> (b): expected" in piped.err
+    fine.write_text(">x\nACGTACGTACGTACGT\n>y\nACG\n")
+    short = cli("distances", fine, "--metric", "kmer")
+    assert f"error: {fine} (y): no word of k = 11 letters" in short.err
+
+
+def test_genomes_that_no_threshold_cuts_for_a_net(cli, tmp_path):
+    path, patcher = tmp_path / "a.fa", tmp_path / "p.json"
+    path.write_text(f">a\n{'ACGT' * 100}\n>b\n{'ACGT' * 100}\n")
+    words = ("distances", path, "--metric", "wasserstein", "--untrained")
+    done = cli(*words)
+    assert done.code == 1
+    assert f"error: {path}: --metric wasserstein: no threshold" in done.err
+    assert "--patcher FILE" in done.err
+    assert "target_mean_length" not in done.err
+    assert cli("calibrate", path, "--target-length", 4, "-o", patcher).code == 0
+    advised = cli(*words, "--patcher", patcher)
+    assert advised.code == 0, advised.err
+
+
 def test_gaps_are_refused_or_counted(cli, tmp_path):
     path = tmp_path / "a.fa"
     path.write_text(">a\nACGT--ACGTACGTT\n>b\nACGTAC.GTACGTAA\n")
@@ -125,6 +203,8 @@ def test_gaps_are_refused_or_counted(cli, tmp_path):
         (["--metric", "kmer", "--order", "5"], 2, "--order: only --metric compression"),
         (["--untrained"], 2, "asks no net"),
         (["-o", "d.xlsx"], 2, "the suffix tells no format"),
+        (["-o", "d.png"], 2, "the figure goes to --plot"),
+        (["-o", "d.svg", "-O", "tsv"], 2, "the figure goes to --plot"),
         (["--strict-names"], 2, "only PHYLIP"),
         (["--metric", "kmer", "-k", "40"], 1, "k: expected 1 to 31"),
     ],

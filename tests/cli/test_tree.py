@@ -52,6 +52,24 @@ def test_the_seed_decides(cli, genomes):
     assert first.out == second.out
 
 
+def test_copies_of_a_genome_and_several_threads(cli, genomes, tmp_path):
+    path = tmp_path / "copies.fa"
+    records = genomes.read_text().split(">")[1:]
+    path.write_text("".join(f">{record}>again_{record}" for record in records))
+    first, second = (cli("tree", path, "--bootstrap", 5, "-@", n, "-o", tmp_path / f"{n}.nwk") for n in (1, 4))
+    assert (first.code, second.code) == (0, 0), second.err
+    assert (tmp_path / "1.nwk").read_bytes() == (tmp_path / "4.nwk").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tt.png", "tt.SVG", "tt.pdf", "tt.jpeg"])
+def test_a_picture_is_no_place_for_newick(cli, genomes, tmp_path, name):
+    done = cli("tree", genomes, "-o", tmp_path / name)
+    assert done.code == 2
+    assert "Newick" in done.err
+    assert "--plot" in done.err
+    assert not (tmp_path / name).exists()
+
+
 def test_a_matrix_to_a_tree(cli, tmp_path):
     path = tmp_path / "d.phy"
     path.write_text(MATRIX)
