@@ -18,6 +18,13 @@ from pydantic import BaseModel, ValidationError
 from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem
 
 Model = TypeVar("Model", bound=BaseModel)
+PLAIN_WORDS = {  # for what pydantic says of Python's types
+    "model_type": "expected a section of options",
+    "model_attributes_type": "expected a section of options",
+    "dict_type": "expected a section of options",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+}
 LARGEST_RATE = 1e15  # of learning or decay: far above any use, and their product is below what float32 holds
 
 
@@ -77,7 +84,7 @@ def _fault(item: dict[str, Any], known: list[str]) -> str:
     if item["type"] == "extra_forbidden":
         meant = nearest_name(str(item["loc"][-1]), known)
         return f"{path}: unknown key" + (f"; did you mean {meant}?" if meant else "")
-    message = item["msg"].removeprefix("Value error, ")
+    message = PLAIN_WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
     if not path:
         return message
     return f"{path}: {message[:1].lower()}{message[1:]}, got {_shown(item['input'])}"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from hyena_glt.checks import LARGEST_RATE, build_config, nearest_name
 from hyena_glt.config import PRESETS, VOCABULARY_LETTERS, AlphabetName, HyenaGLTConfig, PositiveWhole, Real, Whole
 from hyena_glt.errors import ConfigError, ModelFileError, SystemProblem, UsageError
+from hyena_glt.training.strict_yaml import line_of, parse_yaml, parse_yaml_value
 
 PatchingName = Literal["byte", "static", "entropy", "mix", "track", "random", "learned"]
 LARGEST_FILE = 1 << 20  # bytes of YAML that are read
-BARE_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z")
 PATCHING_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "byte": (),
     "static": ("size",),
@@ -115,9 +112,7 @@ class OptimizerSection(Section):
 
     lr: Rate = Field(default=2e-3, description="highest learning rate")
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="of the running means")
-    weight_decay: Decay = Field(
-        default=0.1, description="of the matrices of linear layers, no others"
-    )
+    weight_decay: Decay = Field(default=0.1, description="of the matrices of linear layers, no others")
     clip_norm: PositiveReal = Field(default=1.0, description="longest gradient, all parameters together")
 
 
@@ -295,8 +290,8 @@ def load_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Re
 
     Raises:
         ModelFileError: No YAML mapping, a key twice, NaN or infinity; line and key path are named.
-        ConfigError: Unknown, wrong or contradicting options, by key path.
-        UsageError: A change without `=`.
+        ConfigError: Unknown, wrong or contradicting options in the file, by line and key path.
+        UsageError: The same in a change, or one without `=`.
         SystemProblem: The file cannot be read.
     """
     name = os.fspath(path)
@@ -311,24 +306,28 @@ def load_recipe(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Re
     _anchor(options, Path(name).parent)
     for change in changes:
         _apply(options, change)
-    return build_recipe(options, place=name)
+    try:
+        return build_recipe(options)
+    except ConfigError as problem:
+        key = str(problem).partition(": ")[0]
+        line = line_of(text, key)
+        for path in (change.partition("=")[0].strip() for change in changes):
+            if f"{key}.".startswith(f"{path}.") or (not line and f"{path}.".startswith(f"{key}.")):
+                raise UsageError(f"--set {path}: {problem}") from None
+        raise ConfigError(f"{name}{line}: {problem}") from None
 
 
-def build_recipe(options: Mapping[str, Any], *, place: str | None = None) -> Recipe:
-    """A recipe from nested options; a missing section has its defaults.
-
-    Args:
-        options: By section.
-        place: Where they came from; put in front of messages.
+def build_recipe(options: Mapping[str, Any]) -> Recipe:
+    """A recipe from nested options, by section; a missing section has its defaults.
 
     Raises:
         ConfigError: Unknown, wrong or contradicting options, by key path.
     """
     fault = next(_unknown_keys(Recipe, options), None)
     if fault is not None:
-        raise ConfigError(f"{place}: {fault}" if place else fault)
+        raise ConfigError(fault)
     given = {name: value for name, value in options.items() if value is not None}  # `data:` and nothing below
-    return build_config(Recipe, {"model": {}, **given}, place=place)
+    return build_config(Recipe, {"model": {}, **given})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -398,7 +397,7 @@ def _apply(options: dict[str, Any], change: str) -> None:
         nested = {key: nested}
     fault = next(_unknown_keys(Recipe, nested), None)
     if fault is not None:
-        raise ConfigError(f"--set: {fault}")
+        raise UsageError(f"--set: {fault}")
     place = options
     for key in keys[:-1]:
         inner = place.get(key)
@@ -409,86 +408,3 @@ def _apply(options: dict[str, Any], change: str) -> None:
         place[key] = dict(inner or {})
         place = place[key]
     place[keys[-1]] = value
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Plain data only: no aliases, and `1e-3` is a number."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
-        return super().compose_node(parent, index)
-
-
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", BARE_FLOAT, list("-+0123456789."))
-
-
-def parse_yaml(text: bytes | str, *, path: str) -> dict[str, Any]:
-    """Read one YAML mapping strictly.
-
-    Raises:
-        ModelFileError: Anything else, a key twice, an alias, NaN or infinity; with the line where it is known.
-    """
-    value = _load(text, path)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ModelFileError(f"expected a YAML mapping of sections, got {type(value).__name__}", path=path)
-    return value
-
-
-def parse_yaml_value(text: str, *, place: str) -> Any:
-    """Read one YAML value, such as `3`, `1e-3`, `[a, b]` or a name.
-
-    Raises:
-        ModelFileError: No YAML, NaN or infinity.
-    """
-    return _load(text, place)
-
-
-def _load(text: bytes | str, path: str) -> Any:
-    try:
-        loader = _StrictLoader(text)
-        try:
-            node = loader.get_single_node()
-            _check_keys(node)
-            value = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ModelFileError(f"not a recipe: {error.problem}", path=path, line=line) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ModelFileError(f"not YAML: {str(error).splitlines()[0]}", path=path) from None
-    for key in _not_finite(value):
-        raise ModelFileError(f"{key or 'value'}: expected finite numbers", path=path)
-    return value
-
-
-def _check_keys(node: yaml.Node | None, prefix: str = "") -> None:
-    """Refuse keys that are no names, and names that a mapping has twice."""
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _check_keys(item, f"{prefix}{index}.")
-    elif isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            fault = "expected a name as key" if key.tag != "tag:yaml.org,2002:str" else None
-            if fault is None and key.value in seen:
-                fault = "the key appears more than once"
-            if fault is not None:
-                text = f"{prefix}{key.value}: {fault}"
-                raise yaml.constructor.ConstructorError(None, None, text, key.start_mark)
-            seen.add(key.value)
-            _check_keys(value, f"{prefix}{key.value}.")
-
-
-def _not_finite(value: Any, prefix: str = "") -> Iterator[str]:
-    """Key paths of NaN and infinite numbers."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield prefix
-    elif isinstance(value, Mapping | list):
-        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, inner in pairs:
-            yield from _not_finite(inner, f"{prefix}.{key}" if prefix else str(key))

@@ -95,8 +95,8 @@ def test_files_may_stand_in_the_recipe(cli, genome, recipe, tmp_path):
     ("words", "code", "said"),
     [
         (["--set", "optimizer.lr"], 2, "--set: expected key.path=value"),
-        (["--set", "optimiser.lr=1"], 1, "did you mean optimizer?"),
-        (["--set", "schedule.steps=few"], 1, "schedule.steps: expected a number, got 'few'"),
+        (["--set", "optimiser.lr=1"], 2, "did you mean optimizer?"),
+        (["--set", "schedule.steps=few"], 2, "schedule.steps: expected a number, got 'few'"),
         (["--device", "gpu"], 1, "gpu"),
         (["--engine-strategy", "dp"], 2, "dp"),
     ],
