@@ -82,8 +82,8 @@ def distances(
     check_plot(plot)
     same_file([path for path in (*genomes, patcher, plot, output) if path is not None and path != STDOUT])
     first, *others = genomes
-    with open_genome(first, alphabet.value, degap=degap, others=others) as source:
-        if is_finished(output, plot, source.provenance, force):
+    with open_genome(first, alphabet.value, degap=degap, others=others, beside=(model, patcher)) as source:
+        if is_finished(output, plot, source.provenance, force, has_sidecar=kind == "phylip"):
             return
         listed = load_genomes(source, options.per)
         with comparison(listed, options, source, output, force) as (compared, about):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
-from hyena_glt.cli.outputs import STDOUT
 from hyena_glt.cli.parts import Parts, open_parts, parts_folder
+from hyena_glt.sequences.atomic import is_stream
 
 if TYPE_CHECKING:
     from hyena_glt.evolution.net_profiles import NetProfile
@@ -68,7 +68,7 @@ def kept_profiles(output: Path, run: dict[str, Any], force: bool) -> Iterator[Pr
 
 @contextmanager
 def _kept(output: Path, run: dict[str, Any], force: bool, what: str) -> Iterator[Parts | None]:
-    if output == STDOUT:
+    if is_stream(output):
         yield None
         return
     with open_parts(parts_folder(output), run, force=force, what=what) as parts:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hyena_glt.__about__ import __version__
 from hyena_glt.cli.evolution_rows import kept_profiles, kept_rows
-from hyena_glt.cli.outputs import STDOUT, already_done, write_json
+from hyena_glt.cli.outputs import already_done, read_provenance, write_json
 from hyena_glt.cli.parts import clear_leavings
 from hyena_glt.cli.runtime import note, progress
 from hyena_glt.cli.source import GenomeSource
@@ -22,7 +22,7 @@ from hyena_glt.evolution.genome import Genome
 from hyena_glt.evolution.matrix import DistanceMatrix
 from hyena_glt.evolution.matrix_files import write_phylip, write_tsv
 from hyena_glt.sequences.alphabets import GAPS
-from hyena_glt.sequences.atomic import sha256_file
+from hyena_glt.sequences.atomic import is_stream, sha256_file
 from hyena_glt.sequences.fasta import read_blocks
 from hyena_glt.sequences.records import Block
 from hyena_glt.tracks.provenance import Provenance
@@ -237,10 +237,10 @@ def write_with_sidecar(path: Path, origin: Provenance | None, write: Callable[[]
 
     A new file comes after its provenance and a replaced one before it: killed in between, the same command goes on.
     """
-    sidecar = path.with_name(f"{path.name}.json")
-    if origin is None or path == STDOUT:
+    sidecar = _sidecar(path)
+    if origin is None or is_stream(path):
         write()
-        if path != STDOUT:
+        if not is_stream(path):
             sidecar.unlink(missing_ok=True)
         return
     is_new = not path.exists()
@@ -260,13 +260,29 @@ def write_matrix(path: Path, kind: str, matrix: DistanceMatrix, origin: Provenan
         write_with_sidecar(path, origin, lambda: write_phylip(path, matrix, strict=strict, overwrite=True))
 
 
-def is_finished(output: Path, plot: Path | None, provenance: Callable[[], Provenance], force: bool) -> bool:
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def is_finished(
+    output: Path, plot: Path | None, provenance: Callable[[], Provenance], force: bool, *, has_sidecar: bool
+) -> bool:
     """Whether output and figure are there from this command; a figure is drawn after its output.
+
+    Args:
+        output: Distances or a tree.
+        plot: The figure, if one is asked for.
+        provenance: What the output would say of itself.
+        force: Replace whatever is there.
+        has_sidecar: Whether the provenance is written beside the output.
 
     Raises:
         OutputExistsError: One of them is there from elsewhere, and `force` is not set.
     """
     done = already_done([output], provenance, force)
+    sidecar = _sidecar(output)
+    if has_sidecar and not force and sidecar.exists() and not provenance().is_same(read_provenance(sidecar)):
+        raise OutputExistsError(f"{sidecar}: exists already; give --force to replace it")
     if done and (plot is None or plot.exists()):
         clear_leavings(output)
         return True

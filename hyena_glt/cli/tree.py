@@ -108,8 +108,8 @@ def tree(
     same_file([path for path in (*genomes, patcher, plot, output) if path is not None and path != STDOUT])
     about: dict[str, Any] = {"method": method.value, "root": root.value, "bootstrap": replicates, "seed": seed}
     first, *others = genomes
-    with open_genome(first, alphabet.value, degap=degap, others=others) as source:
-        if is_finished(output, plot, source.provenance, force):
+    with open_genome(first, alphabet.value, degap=degap, others=others, beside=(model, patcher)) as source:
+        if is_finished(output, plot, source.provenance, force, has_sidecar=True):
             return
 
         def write(phylogeny: Phylogeny, more: dict[str, Any]) -> None:

@@ -65,6 +65,28 @@ def test_a_net_from_a_folder(cli, family, tmp_path):
         assert "##hyena_glt_weights=" in path.read_text()
 
 
+def test_other_weights_are_another_output(cli, family, tmp_path):
+    from hyena_glt import HyenaGLT, HyenaGLTConfig
+
+    words = ("distances", family[0] / "all.fa", "--metric", "representation", "--model", tmp_path / "net")
+    for replaced in (False, True):
+        net = HyenaGLT(HyenaGLTConfig.preset("tiny", causal=False, genomic_vocab_size=4, alphabet="dna"))
+        net.save_pretrained(tmp_path / "net")
+        done = cli(*words, "-o", tmp_path / "d.tsv")
+        assert (done.code, "exists already" in done.err) == (2 if replaced else 0, replaced)
+    assert cli(*words, "-o", "/dev/null", "-O", "tsv").code == 0
+
+
+def test_a_file_of_the_sidecars_name_is_not_replaced(cli, family, tmp_path):
+    sidecar = tmp_path / "d.phy.json"
+    sidecar.write_text("{}")
+    words = ("distances", family[0] / "all.fa", "--metric", "kmer", "-o", tmp_path / "d.phy")
+    refused = cli(*words)
+    assert (refused.code, refused.err) == (2, f"error: {sidecar}: exists already; give --force to replace it\n")
+    assert sidecar.read_text() == "{}"
+    assert cli(*words, "--force").code == 0
+
+
 def test_done_is_done_and_other_output_is_refused(cli, family, tmp_path):
     words = ("distances", family[0] / "all.fa", "--metric", "kmer", "-o", tmp_path / "d.phy")
     plot = ("--plot", tmp_path / "h.png")
