@@ -44,11 +44,13 @@ class EngineName(StrEnum):
 
 def embed(
     genomes: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="GENOME...", help="FASTA or FASTQ, plain, gzip or BGZF; - is stdin. Or many, or a folder."
+            metavar="[GENOME]...",
+            help="FASTA or FASTQ, plain, gzip or BGZF; - is stdin. Or many, or a folder.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -125,6 +127,7 @@ def embed(
     from hyena_glt.cli.plan import PatchOptions
     from hyena_glt.cli.source import open_genome
 
+    genomes = genomes or [STDOUT]
     if len(genomes) > 1 or genomes[0].is_dir() or engine is not EngineName.local:
         _refuse_for_many(
             {

@@ -12,7 +12,7 @@ from hyena_glt.cli.runtime import note
 
 
 def entropy(
-    genome: opt.Genome,
+    genome: opt.Genome = Path("-"),
     output: Annotated[
         Path, typer.Option("--output", "-o", help="bedGraph (.bedgraph, .bdg, also .gz) or bigWig (.bw); - is stdout.")
     ] = Path("-"),

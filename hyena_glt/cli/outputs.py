@@ -23,13 +23,13 @@ HEAD_CHARACTERS = 1 << 16  # of a report
 
 
 def format_of(path: Path, wanted: str | None, formats: dict[str, str], default: str) -> str:
-    """The format of an output: `-O` if given, else by suffix (`.gz` aside), else the default for stdout.
+    """The format of an output: `-O` if given, else by suffix (`.gz` aside), else the default for stdout or a pipe.
 
     Args:
         path: Output, `-` for stdout.
         wanted: What `-O` said.
         formats: Suffix without dot -> format.
-        default: Format of stdout.
+        default: Format of stdout, pipes and `/dev/null`.
 
     Raises:
         UsageError: Neither says a known format.
@@ -39,7 +39,7 @@ def format_of(path: Path, wanted: str | None, formats: dict[str, str], default: 
         if wanted not in known:
             raise UsageError(f"-O: expected one of {', '.join(known)}, got {wanted!r}")
         return wanted
-    if path == STDOUT:
+    if is_stream(path):
         return default
     suffixes = [s.lstrip(".") for s in path.suffixes if s not in (".gz", ".bgz")]
     if not suffixes or suffixes[-1] not in formats:

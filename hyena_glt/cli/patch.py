@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def patch(
-    genome: opt.Genome,
+    genome: opt.Genome = Path("-"),
     output: Annotated[
         Path, typer.Option("--output", "-o", help="BED, TSV or Parquet by suffix (.gz for BGZF); - is stdout.")
     ] = Path("-"),

@@ -98,6 +98,16 @@ class GenomeSource:
         return None if self._hash is None else self._hash.result()
 
 
+def check_stdin() -> None:
+    """Refuse to wait for somebody to type a genome.
+
+    Raises:
+        UsageError: Standard input is a terminal.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("no input: give a file, or pipe one in (standard input is a terminal)")
+
+
 @contextmanager
 def open_genome(
     path: Path,
@@ -124,11 +134,13 @@ def open_genome(
         beside: Other files and folders that the command reads: another content makes another output.
 
     Raises:
-        UsageError: Stdin among several files, or regions of several.
+        UsageError: Stdin among several files, or regions of several, or a terminal as stdin.
     """
     wanted = wanted_regions(regions or [], regions_file, overlapping="kept" if may_overlap else "refused")
     if others and (wanted or "-" in map(str, (path, *others))):
         raise UsageError("several genomes are read whole and from files: leave out - and the regions")
+    if str(path) == "-":
+        check_stdin()
     letters, read = get_alphabet(alphabet), (*beside, regions_file)
     if str(path) != "-" or not reread:
         digest = None if str(path) == "-" else Background(partial(_sha256, (path, *others)), threads)

@@ -43,10 +43,13 @@ Regions = Annotated[
 
 def variants(
     reference: Annotated[Path, typer.Argument(help="Reference FASTA, plain or BGZF (indexed), or gzip (read whole).")],
-    calls: Annotated[Path, typer.Argument(help="VCF, plain, gzip or BGZF, or BCF; - is stdin.")],
+    calls: Annotated[Path, typer.Argument(help="VCF, plain, gzip or BGZF, or BCF; - is stdin.")] = Path("-"),
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Scored VCF; .gz is written as BGZF; - is stdout.")
     ] = Path("-"),
+    output_format: Annotated[
+        str | None, typer.Option("-O", help="vcf, where the name of the output does not say so.")
+    ] = None,
     model: opt.NetFolder = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Use random weights: figures without biological meaning.")
@@ -95,8 +98,10 @@ def variants(
 
     bcftools view -f PASS calls.bcf | hyena-glt variants genome.fa - | bcftools view -i 'HGLT_LLR<-2'
     """
+    from hyena_glt.cli.outputs import format_of
     from hyena_glt.cli.variants_run import VariantOptions, run_variants
 
+    format_of(output, output_format, {"vcf": "vcf", "bcf": "bcf"}, default="vcf")
     if str(output) == "-" and (write_index or tsv or as_json):
         raise UsageError("-W, --tsv and --json need an output file; give -o OUT.vcf.gz")
     if write_index and output.suffix not in (".gz", ".bgz"):

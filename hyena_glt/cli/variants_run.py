@@ -23,6 +23,7 @@ from typing import IO, Any, Literal
 from hyena_glt.__about__ import __version__
 from hyena_glt.cli.outputs import STDOUT, already_done, command_line, same_file, write_json
 from hyena_glt.cli.runtime import note, progress
+from hyena_glt.cli.source import check_stdin
 from hyena_glt.cli.variants_parts import ShardScores, beside, kept_shards, row_of
 from hyena_glt.errors import DataError
 from hyena_glt.sequences.atomic import atomic_write, is_stream, sha256_file
@@ -131,6 +132,8 @@ def run_variants(options: VariantOptions) -> None:
     read = [path for path in (options.reference, options.calls, options.regions_file) if path not in (None, STDOUT)]
     same_file([*read, options.output, options.table, options.skipped_table])
     wanted = wanted_regions(options.regions, options.regions_file, overlapping="merged")
+    if options.calls == STDOUT:
+        check_stdin()
     with _on_disk(options) as calls, open_reference(options.reference) as genome:
         check_regions(wanted, genome.lengths, str(options.reference))
         origin = _Origin(options, calls)

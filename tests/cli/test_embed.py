@@ -277,7 +277,7 @@ def test_stdout_gets_text(cli, genome):
 
 
 def test_stdin_is_read(cli, genome, tmp_path):
-    done = cli("embed", "-", "-o", tmp_path / "e.tsv", "--untrained", stdin=genome.read_bytes())
+    done = cli("embed", "-o", tmp_path / "e.tsv", "--untrained", stdin=genome.read_bytes())
     assert done.code == 0, done.err
     assert (tmp_path / "e.tsv").read_text().count("\nsim_") == 2
 

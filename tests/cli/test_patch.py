@@ -138,7 +138,7 @@ def test_threads_and_stdin_change_nothing(cli, genome):
     assert cli("patch", genome, "-o", "-", "--no-version", "-@", "1").out == from_file
     assert cli("patch", "-", "-o", "-", "--no-version", stdin=genome.read_bytes()).out == from_file
     packed = gzip.compress(genome.read_bytes())
-    assert cli("patch", "-", "-o", "-", "--no-version", "-@", "3", stdin=packed).out == from_file
+    assert cli("patch", "-o", "-", "--no-version", "-@", "3", stdin=packed).out == from_file
 
 
 def test_regions_are_one_based_inclusive(cli, genome, bed, tmp_path):

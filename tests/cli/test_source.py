@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from hyena_glt.cli.source import open_genome
-from hyena_glt.errors import SequenceFormatError
+from hyena_glt.errors import SequenceFormatError, UsageError
 
 
 def names(source):
@@ -47,3 +48,15 @@ def test_contigs_are_whole_whatever_the_blocks(genome):
         assert list(small.contigs()) == whole
         assert sum(map(len, whole)) == sum(len(block.sequence) for block in small.all_blocks())
     assert len(whole) == 2
+
+
+def test_nobody_has_to_type_a_genome(monkeypatch):
+    """Without an input, and with a terminal in place of a pipe, a command says so rather than waits."""
+    first, second = os.openpty()
+    try:
+        with os.fdopen(second) as terminal:
+            monkeypatch.setattr(sys, "stdin", terminal)
+            with pytest.raises(UsageError, match="no input: give a file, or pipe one in"), open_genome(Path("-"), "dna"):
+                pass
+    finally:
+        os.close(first)

@@ -156,11 +156,19 @@ def test_batch_size_changes_no_byte(scored, tmp_path):
     assert (tmp_path / "1.vcf").read_bytes() == (tmp_path / "32.vcf").read_bytes()
 
 
+def test_the_name_of_an_output_says_what_it_is(scored, tmp_path):
+    unknown = scored(output="out.txt")
+    assert (unknown.code, "the suffix tells no format; give -O" in unknown.err) == (2, True)
+    assert scored("-O", "vcf", output="out.txt").code == 0
+    assert len(records(tmp_path / "out.txt")) == len(SOUND)
+    assert "BCF is not written" in scored(output="out.bcf").err
+
+
 def test_stdin_and_stdout(cli, folder, scored, tmp_path):
     text = (folder / "calls.vcf").read_bytes()
     assert scored("--no-version").code == 0
     words = ["--model", folder / "net", "--window", 128, "--rc", "none", "-@", 1, "--no-version"]
-    piped = cli("variants", folder / "ref.fa", "-", *words, stdin=gzip.compress(text))
+    piped = cli("variants", folder / "ref.fa", *words, stdin=gzip.compress(text))
     assert piped.code == 0, piped.err
     assert piped.out == gzip.decompress((tmp_path / "out.vcf.gz").read_bytes()).decode()
     assert scored("--no-version", calls="-", output="piped.vcf", stdin=text).code == 0

@@ -308,11 +308,28 @@ def by_heart(steps, **changes):
         {"patching": {"mode": "entropy", "patcher": "given"}},
         {"patching": {"mode": "random", "patcher": "given"}},
         {"patching": {"mode": "learned", "target_length": 6}},
-        {"precision": "bf16"},
+        {"patching": {"mode": "mix", "target_length": 2.75}},
+        {"patching": {"mode": "track", "track": "given", "threshold": 0.5}},
+        {"objective": "masked_byte", "schedule": {"steps": 2000}},
+        {"precision": "bf16", "gradient_checkpointing": True},
         {"gradient_checkpointing": True},
         {"model": {"genomic_vocab_size": 4, "long_filter": "both", "num_layers": 3}},
+        {"model": {"reading_frame": False}},
     ],
-    ids=["byte", "static", "entropy", "random", "learned", "bf16", "recompute", "vocabulary-4"],
+    ids=[
+        "byte",
+        "static",
+        "entropy",
+        "random",
+        "learned",
+        "mix",
+        "track",
+        "masked",
+        "bf16",
+        "recompute",
+        "vocabulary-4",
+        "no-frame",
+    ],
 )
 def test_every_configuration_learns_a_short_sequence_by_heart(begin, genome, tmp_path, changes):
     sequence = generate_random_genomic_sequence(96, 3)
@@ -324,6 +341,8 @@ def test_every_configuration_learns_a_short_sequence_by_heart(begin, genome, tmp
         pieces = fit_pieces(Regions.whole(Corpus.from_fasta([genome])), 1 << 20)
         calibrate(pieces, target_mean_length=6).build().save(tmp_path / "given")
         recipe["patching"]["patcher"] = str(tmp_path / "given")
+    if recipe.get("patching", {}).get("track"):
+        recipe["patching"]["track"] = str(write_track(tmp_path / "t.bedgraph", tmp_path / "one.fa", range(7, 96, 7)))
     result = begin(tmp_path / "run", [tmp_path / "one.fa"], **recipe).run()
     assert result.bits_per_base < 0.02
 
