@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyena_glt.cli.source import open_genome
+from hyena_glt.cli.source import check_stdin, open_genome
 from hyena_glt.errors import SequenceFormatError, UsageError
 
 
@@ -56,7 +56,9 @@ def test_nobody_has_to_type_a_genome(monkeypatch):
     try:
         with os.fdopen(second) as terminal:
             monkeypatch.setattr(sys, "stdin", terminal)
-            with pytest.raises(UsageError, match="no input: give a file, or pipe one in"), open_genome(Path("-"), "dna"):
+            with pytest.raises(UsageError, match="no input: give a file, or pipe one in"):
+                check_stdin()
+            with pytest.raises(UsageError), open_genome(Path("-"), "dna"):
                 pass
     finally:
         os.close(first)
