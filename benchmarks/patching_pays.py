@@ -75,7 +75,8 @@ def main() -> None:
             train(options, name, seed, round(options.seconds / rates[name]), folder)
             rows.append({"setting": name, "seed": seed, **curve_of(options, folder, rates[name])})
             print(f"{name}, seed {seed}: {rows[-1]['bits_per_base']:.4f} bits per base", file=sys.stderr, flush=True)
-    recipe = recipe_of(options, options.settings[0], options.seeds[0], MANY_UPDATES)
+    first = options.settings[0]
+    recipe = recipe_of(options, first, options.seeds[0], round(options.seconds / rates[first]))
     result = {
         "machine": machine(),
         "genomes": [path.name for path in options.genomes],
@@ -215,8 +216,8 @@ def as_table(result: dict[str, Any]) -> str:
         f"{result['machine']}; {', '.join(result['genomes'])}; {result['seconds']:g} s of training a run; bits per "
         "base held out, one figure for each seed",
         "",
-        "| setting | bits per base | steps | kilobases/s | seconds to the byte mode's last figure |",
-        "| --- | --- | --- | --- | --- |",
+        "| setting | bits per base, last | least | updates | s per update | seconds to the byte mode's last figure |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     byte = {row["seed"]: row["bits_per_base"] for row in result["rows"] if row["setting"] == "byte"}
     for name in dict.fromkeys(row["setting"] for row in result["rows"]):
@@ -224,8 +225,9 @@ def as_table(result: dict[str, Any]) -> str:
         reached = [seconds_to(row["curve"], byte[row["seed"]]) if row["seed"] in byte else None for row in rows]
         cells = [
             ", ".join(f"{row['bits_per_base']:.4f}" for row in rows),
-            ", ".join(f"{row['steps']:,}" for row in rows),
-            ", ".join(f"{row['bases_per_second'] / 1e3:.0f}" for row in rows),
+            ", ".join(f"{min(bits for _, bits in row['curve']):.4f}" for row in rows),
+            f"{rows[0]['steps']:,}",
+            f"{result['seconds_per_update'][name]:.3f}",
             ", ".join("never" if s is None else f"{s:.0f}" for s in reached),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -84,6 +84,8 @@ def open_parts(
         OutputExistsError: The pieces there belong to another run; the first difference is named.
         SystemProblem: Another process works on them, or the disk cannot be written.
     """
+    if not folder.parent.is_dir():
+        raise SystemProblem(f"{folder.parent}: cannot write: no such folder; make it first")
     make_folder(folder)
     with sole_process(folder, LOCK_FILE):
         parts = Parts(folder, ending)

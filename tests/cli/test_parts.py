@@ -27,6 +27,13 @@ def interrupted(folder, pieces=(("00", b"first"), ("01", b"second")), run=RUN):
         put_and_stop(folder, pieces, KeyboardInterrupt(), run)
 
 
+def test_a_folder_that_is_not_there_is_not_made(tmp_path):
+    pieces = open_parts(tmp_path / "absent" / "o.tsv.parts", {}, force=False)
+    with pytest.raises(SystemProblem, match="absent: cannot write: no such folder"), pieces:
+        pass
+    assert not (tmp_path / "absent").exists()
+
+
 def test_what_is_finished_is_found_again_and_goes_at_the_end(folder):
     interrupted(folder)
     with open_parts(folder, RUN, force=False) as parts:
