@@ -40,7 +40,16 @@ class Parts:
         self.folder, self._ending = folder, ending
 
     def __len__(self) -> int:
-        return sum(1 for name in os.listdir(self.folder) if PIECE_NAME.fullmatch(name))
+        return len(self.listed())
+
+    def listed(self) -> list[str]:
+        """Keys of the pieces that are there, sorted."""
+        return sorted(match[1] for name in os.listdir(self.folder) if (match := PIECE_NAME.fullmatch(name)))
+
+    def remove(self, key: str) -> None:
+        """Remove a piece, if it is there."""
+        for path in self.folder.glob(f"{key}-*.{self._ending}"):
+            path.unlink()
 
     def find(self, key: str) -> bytes | None:
         """The content of a piece, if it is there and sound; a damaged one is removed."""

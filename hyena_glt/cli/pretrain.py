@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyena_glt.cli import options as opt
-from hyena_glt.cli.runtime import Terminated, note
+from hyena_glt.cli.runtime import Terminated, note, stop_on_signal
 
 if TYPE_CHECKING:
     from hyena_glt.training.engine import Engine
     from hyena_glt.training.trainer import Progress, Trainer, TrainResult
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Strategy(StrEnum):
@@ -94,28 +92,6 @@ def _train(trainer: Trainer, engine: Engine) -> tuple[TrainResult, int | None]:
     with stop_on_signal() as received, _bar(trainer.done, engine.is_main) as show:
         result = trainer.run(lambda: bool(received), show)
     return result, next(iter(received), None)
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """Note SIGTERM and SIGINT within the block instead of dying by them; a second signal ends the program at once.
-
-    Yields:
-        The signals so far: none or one.
-    """
-    received: list[int] = []
-
-    def take(number: int, _frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-        received.append(number)
-
-    before = {number: signal.signal(number, take) for number in SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _silent(text: str) -> None:

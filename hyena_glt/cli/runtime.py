@@ -14,6 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 MESSAGE_WIDTH = 300
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Terminated(BaseException):
@@ -48,6 +49,28 @@ def raise_on_sigterm() -> None:
         raise Terminated
 
     signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """Note SIGTERM and SIGINT within the block instead of dying by them; a second signal ends the program at once.
+
+    Yields:
+        The signals so far: none or one.
+    """
+    received: list[int] = []
+
+    def take(number: int, _frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        received.append(number)
+
+    before = {number: signal.signal(number, take) for number in SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hyena_glt.__about__ import __version__
 from hyena_glt.cli import options as opt
-from hyena_glt.cli.runtime import note, progress_by_share
+from hyena_glt.cli.parts import Parts, clear_leavings, open_parts, parts_folder
+from hyena_glt.cli.runtime import Terminated, note, progress_by_share, stop_on_signal
 from hyena_glt.errors import ConfigError, UsageError
 
+KEEP_EVERY_S = 30.0
+
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hyena_glt.cli.source import GenomeSource
     from hyena_glt.entropies import ByteNetworkConfig, FitOptions, NeuralEntropy
 
@@ -49,6 +59,8 @@ def train_entropy(
     Bits per base are of sequence that it has not seen, beside those of the context model that patch fits by itself,
     fitted on the same sequence. DNA and RNA are learned on both strands.
 
+    SIGTERM and Ctrl-C finish the batch and keep the state in OUT.parts; the same command goes on to the same model.
+
     Examples:
 
     hyena-glt train-entropy genome.fa -o entropy_model.safetensors
@@ -68,16 +80,65 @@ def train_entropy(
     config = ByteNetworkConfig(width=width, layers=layers)
     with open_genome(genomes[0], alphabet.value, degap=degap, others=genomes[1:]) as source:
         if already_done([output], source.provenance, force):
+            clear_leavings(output)
             return
         origin = source.provenance()
-        model, facts = _train(source, config, options, held_out)
-    sidecar = output.with_name(f"{output.name}.json")
-    sidecar.unlink(missing_ok=True)  # it is written last: beside another model it would speak of the wrong one
-    model.save(output, overwrite=True)
-    origin = origin.extended({"entropy_model": model.describe()})
-    write_json(sidecar, {"provenance": origin.as_dict(), **facts})
+        run = {
+            "hyena_glt_version": __version__,
+            "input_sha256": source.sha256,
+            "alphabet": alphabet.value,
+            "degap": degap,
+            "network": config.model_dump(),
+            "options": asdict(options),
+            "held_out": held_out,
+        }
+        with open_parts(parts_folder(output), run, force=force, what="states") as parts, stop_on_signal() as received:
+            model, facts = _train(source, config, options, held_out, Keeper(parts, received))
+            sidecar = output.with_name(f"{output.name}.json")
+            sidecar.unlink(missing_ok=True)  # it is written last: beside another model it would speak of the wrong one
+            model.save(output, overwrite=True)
+            origin = origin.extended({"entropy_model": model.describe()})
+            write_json(sidecar, {"provenance": origin.as_dict(), **facts})
     _print_facts(facts, as_json)
     note(f"{facts['num_symbols']:,} symbols, {facts['steps']:,} steps in {facts['elapsed_s']:.0f} s; wrote {output}")
+
+
+class Keeper:
+    """Keeps the state of a training now and then, and when a signal has come, which then ends the program.
+
+    Args:
+        parts: Where the states lie; one stays.
+        received: Signals that have come.
+    """
+
+    def __init__(self, parts: Parts, received: list[int]) -> None:
+        self._parts, self._received = parts, received
+        self._saved_at = time.monotonic()
+
+    def found(self) -> dict[str, Tensor] | None:
+        """The newest state that is sound, if an interrupted run has left one."""
+        import safetensors.torch
+
+        for key in reversed(self._parts.listed()):
+            content = self._parts.find(key)
+            if content is not None:
+                return safetensors.torch.load(content)
+        return None
+
+    def __call__(self, step: int, state: Callable[[], dict[str, Tensor]]) -> None:
+        """After each batch."""
+        if not self._received and time.monotonic() < self._saved_at + KEEP_EVERY_S:
+            return
+        import safetensors.torch
+
+        key = f"{step:012d}"
+        self._parts.put(key, safetensors.torch.save(state()))
+        for old in self._parts.listed():
+            if old < key:
+                self._parts.remove(old)
+        self._saved_at = time.monotonic()
+        if self._received:
+            raise KeyboardInterrupt if self._received[0] == signal.SIGINT else Terminated
 
 
 def _options(
@@ -115,7 +176,7 @@ def _options(
 
 
 def _train(
-    source: GenomeSource, config: ByteNetworkConfig, options: FitOptions, held_out: float
+    source: GenomeSource, config: ByteNetworkConfig, options: FitOptions, held_out: float, keeper: Keeper
 ) -> tuple[NeuralEntropy, dict[str, Any]]:
     """The model, and what is said about its training."""
     from hyena_glt.entropies import NeuralEntropy
@@ -124,7 +185,14 @@ def _train(
     total, unit = (options.seconds, "s") if options.most_steps is None else (options.most_steps, "steps")
     with progress_by_share("training", total=total or 0, unit=unit) as show:
         model = NeuralEntropy.fit(
-            contigs, source.alphabet, config=config, options=options, held_out=held_out, progress=show
+            contigs,
+            source.alphabet,
+            config=config,
+            options=options,
+            held_out=held_out,
+            progress=show,
+            state=keeper.found(),
+            after_step=keeper,
         )
     result = model.fit_result
     assert result is not None

@@ -6,10 +6,12 @@ the caller: the next symbol, or any other label.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ WARM_UP = 0.05  # share of the training
 LAST_RATE = 0.05  # of the learning rate, at the end
 
 Progress = Callable[[float, float], None]
+AfterStep = Callable[[int, Callable[[], dict[str, Tensor]]], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +156,8 @@ def fit_network(
     *,
     first_token: int | None = None,
     progress: Progress | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    after_step: AfterStep | None = None,
 ) -> tuple[nn.Module, FitResult]:
     """Train a network.
 
@@ -162,6 +167,9 @@ def fit_network(
         options: How long and how fast.
         first_token: Put in place of every window's first token, so that the network knows a beginning by it.
         progress: Called now and then with the share of the training that is done, in [0, 1], and the loss in nats.
+        state: Of an interrupted training of the same network, data and options; the same weights follow as without
+            the interruption, unless `options.seconds` is set.
+        after_step: Called after each batch with their number and a function that gives the state; it may raise.
 
     Returns:
         The network in evaluation mode on the device it was trained on, and the losses. The global random state is
@@ -183,6 +191,9 @@ def fit_network(
     )
     losses: list[Tensor] = []
     began = time.perf_counter()
+    if state is not None:
+        losses, elapsed = _restore(state, network, optimizer, generator)
+        began -= elapsed
     while (done := _share_done(options, len(losses), time.perf_counter() - began)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate_at(done)
@@ -192,6 +203,8 @@ def fit_network(
         losses.append(_learn(network, optimizer, tokens, targets, options.clip_norm))
         if len(losses) % LOOK_EVERY == 0:
             _look(losses[-1], done, progress)
+        if after_step is not None:
+            after_step(len(losses), partial(_state, network, optimizer, generator, losses, began))
     if losses:
         _look(losses[-1], 1.0, progress)
     elapsed = time.perf_counter() - began
@@ -236,6 +249,42 @@ def _learn(
     nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
     optimizer.step()
     return loss.detach()
+
+
+def _state(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: np.random.Generator,
+    losses: list[Tensor],
+    began: float,
+) -> dict[str, Tensor]:
+    """Where a training stands, on the CPU."""
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in slots.items()}
+    drawn = json.dumps(generator.bit_generator.state).encode()
+    tensors |= {
+        "losses": torch.stack(losses),
+        "generator": torch.frombuffer(bytearray(drawn), dtype=torch.uint8),
+        "elapsed_s": torch.tensor(time.perf_counter() - began, dtype=torch.float64),
+    }
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _restore(
+    state: Mapping[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.Generator
+) -> tuple[list[Tensor], float]:
+    """Take up a training where `_state` has seen it: its losses so far, and its seconds."""
+    network.load_state_dict({name.partition("/")[2]: t for name, t in state.items() if name.startswith("network/")})
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if name.startswith("optimizer/"):
+            _, index, slot = name.split("/")
+            slots.setdefault(int(index), {})[slot] = tensor.clone()
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    generator.bit_generator.state = json.loads(state["generator"].numpy().tobytes())
+    device = next(network.parameters()).device
+    return list(state["losses"].to(device).unbind()), float(state["elapsed_s"])
 
 
 def _share_done(options: FitOptions, steps: int, elapsed_s: float) -> float:

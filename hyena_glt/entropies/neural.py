@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from hyena_glt.entropies.byte_network import ByteNetwork, ByteNetworkConfig, network_from_config
 from hyena_glt.entropies.network_files import load_network, save_network, weights_sha256
 from hyena_glt.entropies.network_fit import (
+    AfterStep,
     FitOptions,
     FitResult,
     LabelledSequences,
@@ -127,6 +128,8 @@ class NeuralEntropy(SequenceEntropy):
         options: FitOptions | None = None,
         held_out: float = 0.05,
         progress: Progress | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        after_step: AfterStep | None = None,
         **source: Any,
     ) -> NeuralEntropy:
         """Train a `ByteNetwork` to predict the next letter; for DNA and RNA on both strands.
@@ -137,7 +140,7 @@ class NeuralEntropy(SequenceEntropy):
             config: Sizes of the network; `outputs` is set to the number of letters.
             options: Of the training; None takes 500 steps.
             held_out: Share at the end of each sequence that is not learned, for `held_out_bits`; 0 for none.
-            progress: As in `fit_network`.
+            progress, state, after_step: As in `fit_network`.
             **source: More arguments of the class.
 
         Raises:
@@ -158,7 +161,13 @@ class NeuralEntropy(SequenceEntropy):
         )
         beginning = int(tokens_of_codes[-1]) if letters.has_ambiguity else None
         network, result = fit_network(
-            lambda: ByteNetwork(config), data, options or FitOptions(), first_token=beginning, progress=progress
+            lambda: ByteNetwork(config),
+            data,
+            options or FitOptions(),
+            first_token=beginning,
+            progress=progress,
+            state=state,
+            after_step=after_step,
         )
         model = cls(network, alphabet=letters, **source)
         model.fit_result = result

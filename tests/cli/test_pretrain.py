@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyena_glt import HyenaGLT
-from hyena_glt.cli.pretrain import stop_on_signal
-from hyena_glt.cli.runtime import Terminated
+from hyena_glt.cli.runtime import Terminated, stop_on_signal
 
 RECIPE = """
 model:

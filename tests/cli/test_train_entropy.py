@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -154,9 +158,10 @@ def test_bad_input_is_one_line(cli, short, tmp_path):
         ((short, "-o", out, "--seconds", "-1"), 2, "seconds: expected a number above 0"),
         ((short, "-o", out, "--seconds", "nan"), 2, "seconds: expected a number above 0"),
         ((short, "-o", out, "--learning-rate", 0), 2, "learning_rate: expected a number above 0"),
+        ((short, "-o", out, "--learning-rate", 1e30), 2, "learning_rate, weight_decay: expected at most 1e+15"),
         ((short, "-o", out, "--held-out", 1), 2, "held-out"),
         ((short, "-o", out, "--device", "abacus"), 2, "device: expected auto"),
-        ((short, "-o", out, *QUICK, "--learning-rate", 1e30, "--steps", 20), 1, "take a smaller one"),
+        ((short, "-o", out, *QUICK, "--learning-rate", 1e15, "--steps", 20), 1, "take a smaller one"),
         ((empty, "-o", out), 1, "no target"),
         ((tmp_path / "none.fa", "-o", out), 1, "none.fa: no such file"),
     ]
@@ -173,3 +178,41 @@ def test_real_sequence_is_learned(cli, data, tmp_path):
     done = cli("train-entropy", genome, "-o", tmp_path / "n.safetensors", "--steps", 150, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["held_out"]["bits_per_base"] < 2.0  # what letters drawn evenly cost
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_goes_on_to_the_same_model(cli, short, tmp_path, number, code):
+    """A signal finishes the batch and saves; what is killed goes on from what it saved last."""
+    words = ("--steps", 60, *QUICK[2:])
+    assert cli("train-entropy", short, "-o", tmp_path / "whole", *words).code == 0
+    script = f"""
+import os, sys
+import hyena_glt.cli.train_entropy as command
+from hyena_glt.cli.main import main
+
+keep = command.Keeper.__call__
+
+def watched(self, step, state):
+    if step == 9:
+        self._saved_at = float("-inf")
+        if {int(number)} != {int(signal.SIGKILL)}:
+            os.kill(os.getpid(), {int(number)})
+    if step == 11:
+        os.kill(os.getpid(), {int(signal.SIGKILL)})
+    keep(self, step, state)
+
+command.Keeper.__call__ = watched
+sys.argv = ["hyena-glt", *sys.argv[1:]]
+sys.exit(main(sys.argv[1:]))
+"""
+    given = [str(word) for word in ("train-entropy", short, "-o", tmp_path / "m", *words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run([sys.executable, "-c", script, *given], env=environment, check=False).returncode == code
+    assert not (tmp_path / "m").exists()
+    assert len(list((tmp_path / "m.parts").glob("*.safetensors"))) == 1
+    other = cli(*given, "--seed", 5)
+    assert (other.code, "--force" in other.err) == (2, True)
+    done = cli(*given)
+    assert (done.code, "going on from there" in done.err) == (0, True)
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not (tmp_path / "m.parts").exists()

@@ -147,3 +147,21 @@ def test_options_out_of_range_are_refused(option):
         FitOptions(**{option: 0})
     with pytest.raises(ConfigError, match="at least 0"):
         FitOptions(seed=-1)
+
+
+@pytest.mark.parametrize("broken_off_after", [1, 7, 19])
+def test_an_interrupted_training_ends_with_the_same_weights(broken_off_after):
+    options = FitOptions(steps=20, **QUICK)
+    kept = {}
+
+    def keep(step, state):
+        if step == broken_off_after:
+            kept.update(state())
+            raise KeyboardInterrupt
+
+    whole, result = fit_network(small, cycle(), options)
+    with pytest.raises(KeyboardInterrupt):
+        fit_network(small, cycle(), options, after_step=keep)
+    resumed, again = fit_network(small, cycle(), options, state=kept)
+    assert again.losses == result.losses
+    assert all(torch.equal(tensor, resumed.state_dict()[name]) for name, tensor in whole.state_dict().items())
