@@ -36,6 +36,19 @@ RECIPE = Path(__file__).with_name("hyena-glt-dna.yaml")
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 ORDERS = (8, 10, 12)
 LARGEST_MIB = 16
+SEQUENCES = {  # what the files hold
+    "ecoli_K12_MG1655_NC_000913.3.fna.gz": "*Escherichia coli* K-12 MG1655, NC_000913.3",
+    "phix174_NC_001422.1.fna": "phage phiX174, NC_001422.1",
+    "lambda_NC_001416.1.fa": "phage lambda, NC_001416.1",
+    "mgenitalium_NC_000908.2.fa.gz": "*Mycoplasmoides genitalium* G37, NC_000908.2",
+    "yeast_chrI.fa.gz": "*Saccharomyces cerevisiae* chromosome I (SGD; NC_001133)",
+    "human_mtDNA_rCRS.fasta": "human mitochondrion, NC_012920.1 (rCRS)",
+    "phix174_like_rokyta2006.fasta": "16 relatives of phiX174, DQ079880.1 to DQ079895.1",
+    "sarscov2_MN908947.fasta": "SARS-CoV-2 Wuhan-Hu-1, MN908947",
+    "grch37_chr20_1Mb_z.fa.gz": "human chromosome 20, 1 Mb of GRCh37",
+    "hg19_chr20_partial_softmasked.fa.gz": "human chromosome 20, hg19, the 1.1 Mb that are not N",
+    "hg38_chr22_32.0-32.3Mb.fa.gz": "human chromosome 22, 32.0 to 32.3 Mb of hg38",
+}
 WINDOW = 8192
 
 
@@ -116,7 +129,9 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 def model_card(facts: dict[str, Any], size: float) -> str:
     """What a user should know before relying on the weights."""
     run, recipe = facts["run"], yaml.safe_load(RECIPE.read_text())
-    genomes = "\n".join(f"- `{name}`, sha256 {digest[:12]}" for name, digest in facts["genomes"].items())
+    genomes = "\n".join(
+        f"- {SEQUENCES.get(name, name)} (`{name}`, sha256 {digest[:12]})" for name, digest in facts["genomes"].items()
+    )
     data, patching = recipe["data"], " ".join(str(value) for value in recipe["patching"].values())
     return f"""# {SHIPPED_NAME}
 
@@ -125,6 +140,7 @@ weights from the first minute. It was trained on a CPU on a few small genomes an
 and train your own (docs/training.md) for results that matter.
 
 - Weights: {weights_label(SHIPPED_FOLDER)}; {size:.1f} MiB, bfloat16.
+- License: that of the package.
 - Predicts the next base from those before it; patches: {patching}; {data["window"]:,} bases of context in training.
 - Recipe: `recipes/{RECIPE.name}`, seed {recipe["seed"]}; {run["updates"]:,} updates, {run["hours"]:.2f} hours on
   {facts["machine"]}. The loss curve is `docs/figures/{SHIPPED_NAME}.png`.
