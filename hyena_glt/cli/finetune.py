@@ -14,7 +14,7 @@ import typer
 
 from hyena_glt.cli import labelled_input as lab
 from hyena_glt.cli import options as opt
-from hyena_glt.cli.runtime import note, progress_by_share
+from hyena_glt.cli.runtime import ended_by, note, progress_by_share, stop_on_signal
 from hyena_glt.errors import ConfigError, DataError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def finetune(
     The best epoch on validation is kept. Its figures there are printed, with 95 % intervals; they are a little too
     good, since the epoch was chosen by them: hyena-glt evaluate gives those of other sequence.
 
-    A run that was cut goes on when the same command is given again: an epoch is saved ten seconds or more after the
-    one saved before.
+    SIGTERM and Ctrl-C finish the update and save; a run that was cut goes on when the same command is given again, to
+    the same weights.
 
     Examples:
 
@@ -385,9 +385,12 @@ def _train(tuned: FinetunedNet, parts: Parts, options: FinetuneOptions, folder: 
     log = MetricsLog(folder, -1 if newest is None else newest.step, lambda text: None)
 
     try:
-        with progress_by_share("fine-tuning", total=options.epochs, unit="epochs") as show:
+        with (
+            progress_by_share("fine-tuning", total=options.epochs, unit="epochs") as show,
+            stop_on_signal() as received,
+        ):
             if newest is not None:
-                note(f"going on after epoch {newest.facts.get('epoch')}")
+                note(f"going on after {newest.step:,} updates")
             return train(
                 tuned,
                 parts.train,
@@ -397,6 +400,7 @@ def _train(tuned: FinetunedNet, parts: Parts, options: FinetuneOptions, folder: 
                 progress=show,
                 checkpoints=checkpoints,
                 sync=log.sync,
+                stop=lambda: ended_by(received),
             )
     finally:
         log.close()

@@ -73,6 +73,13 @@ def stop_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def ended_by(received: list[int]) -> BaseException | None:
+    """What ends the program after the signals of `stop_on_signal`; None where none has come."""
+    if not received:
+        return None
+    return KeyboardInterrupt() if received[0] == signal.SIGINT else Terminated()
+
+
 @contextmanager
 def progress(step: str, total: int | None = None, unit: str = "bases") -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr while the block runs; silent where stderr is no terminal.

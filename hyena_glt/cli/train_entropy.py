@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import typer
 from hyena_glt.__about__ import __version__
 from hyena_glt.cli import options as opt
 from hyena_glt.cli.parts import Parts, clear_leavings, open_parts, parts_folder
-from hyena_glt.cli.runtime import Terminated, note, progress_by_share, stop_on_signal
+from hyena_glt.cli.runtime import ended_by, note, progress_by_share, stop_on_signal
 from hyena_glt.errors import ConfigError, UsageError
 
 KEEP_EVERY_S = 30.0
@@ -137,8 +136,8 @@ class Keeper:
             if old < key:
                 self._parts.remove(old)
         self._saved_at = time.monotonic()
-        if self._received:
-            raise KeyboardInterrupt if self._received[0] == signal.SIGINT else Terminated
+        if (problem := ended_by(self._received)) is not None:
+            raise problem
 
 
 def _options(

@@ -137,6 +137,7 @@ def finetune(
     progress: Callable[[float, float], None] | None = None,
     checkpoints: CheckpointFolder | None = None,
     sync: Callable[[], None] | None = None,
+    stop: Callable[[], BaseException | None] | None = None,
 ) -> FinetuneResult:
     """Train what `task_net` made; the net is changed in place.
 
@@ -147,8 +148,10 @@ def finetune(
         options: How.
         log: Told `(kind, step, values, timings)` after each epoch: kind "train" or "evaluation".
         progress: Told the share that is done, in [0, 1], and the loss, after each update.
-        checkpoints: Where epochs are saved; from the newest of them the fine-tuning goes on, to the same weights.
+        checkpoints: Where the state is saved now and then; from the newest of them the fine-tuning goes on, to the
+            same weights.
         sync: Called before each of them is saved: what was logged should then be on the disk.
+        stop: Asked after each update; an exception that it returns is raised when the state has been saved.
 
     Raises:
         ConfigError: A metric that the task does not have, early stopping without validation, a loss that is not
@@ -157,7 +160,7 @@ def finetune(
     """
     metric = chosen_metric(options, train.task, is_validated=valid is not None)
     with torch.random.fork_rng():
-        return FinetuneRun(tuned, train, valid, options, metric, log, progress, checkpoints, sync).finish()
+        return FinetuneRun(tuned, train, valid, options, metric, log, progress, checkpoints, sync, stop).finish()
 
 
 def chosen_metric(options: FinetuneOptions, task: Task, *, is_validated: bool) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hyena_glt.training.finetune import FinetuneOptions, Log
 
 SAVE_EVERY = 10.0  # seconds at least between checkpoints, so that short epochs need not wait for the disk
+SAVE_WITHIN = 60.0  # the same within an epoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,9 +65,10 @@ class FinetuneRun:
         progress: Callable[[float, float], None] | None,
         checkpoints: CheckpointFolder | None,
         sync: Callable[[], None] | None,
+        stop: Callable[[], BaseException | None] | None = None,
     ) -> None:
         self.tuned, self.train, self.valid, self.options, self.metric = tuned, train, valid, options, metric
-        self.log, self.progress, self.sync = log, progress, sync
+        self.log, self.progress, self.sync, self.stop = log, progress, sync, stop
         self.net = tuned.net.train()
         self.engine = Engine(self.net.net.device)
         rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
@@ -78,6 +80,7 @@ class FinetuneRun:
         self.valid_strands = None if valid is None else tuned.strands(valid.rows.sequences)
         self.total_steps = options.epochs * math.ceil(len(train) / options.batch_size)
         self.step = self.epoch = 0
+        self.losses: list[float] = []  # of the updates of an epoch that is not over
         self.best_epoch = 0
         self.best_value: float | None = None
         self.best: dict[str, Tensor] = {}
@@ -90,13 +93,11 @@ class FinetuneRun:
 
     def finish(self) -> FinetuneResult:
         """Run all epochs, or until none is better any more."""
-        while not self._is_over():
-            self.epoch += 1
+        while self.losses or not self._is_over():
             self._learn()
             if self.valid is not None:
                 self._validate()
-            if self.checkpoints is not None and time.monotonic() - self.saved_at >= SAVE_EVERY:
-                self._save(self.checkpoints)
+            self._keep(SAVE_EVERY)
         self._put(self.best)
         trained = sum(weight.numel() for weight in self._learned().values())
         every = sum(weight.numel() for weight in self.net.parameters())
@@ -121,20 +122,26 @@ class FinetuneRun:
         )
 
     def _learn(self) -> None:
-        """One epoch of updates, whose draws follow from the seed and its number."""
-        began, losses = time.perf_counter(), []
+        """One epoch of updates, whose draws follow from the seed and its number; or the rest of one."""
+        began, is_new = time.perf_counter(), not self.losses
+        self.epoch += is_new
         draws = np.random.default_rng((self.options.seed, 6, self.epoch))
-        torch.manual_seed(int(draws.integers(2**62)))
+        own_seed = int(draws.integers(2**62))
+        if is_new:
+            torch.manual_seed(own_seed)
         order = draws.permutation(len(self.train))
         is_other = draws.random(len(self.train)) < 0.5 if len(self.strands) == 2 else np.zeros(len(order), bool)
-        for first in range(0, len(order), self.options.batch_size):
-            rows = order[first : first + self.options.batch_size].tolist()
-            losses.append(self._update(rows, is_other))
+        size = self.options.batch_size
+        for first in range(len(self.losses) * size, len(order), size):
+            self.losses.append(self._update(order[first : first + size].tolist(), is_other))
             if self.progress is not None:
-                self.progress(self.step / self.total_steps, losses[-1])
+                self.progress(self.step / self.total_steps, self.losses[-1])
+            if first + size < len(order):
+                self._keep(SAVE_WITHIN)
         if self.log is not None:
-            values = {"epoch": self.epoch, "loss": math.fsum(losses) / len(losses)}
+            values = {"epoch": self.epoch, "loss": math.fsum(self.losses) / len(self.losses)}
             self.log("train", self.step, values, {"seconds": time.perf_counter() - began})
+        self.losses = []
 
     def _update(self, rows: list[int], is_other: NDArray[np.bool_]) -> float:
         done = self.step / self.total_steps
@@ -211,13 +218,25 @@ class FinetuneRun:
             facts[f"{name}_sha256"] = None if labelled is None else _digest(labelled)
         return facts
 
+    def _keep(self, every: float) -> None:
+        """Save if the last time is so many seconds ago, or if the run is to end, which it then does."""
+        problem = None if self.stop is None else self.stop()
+        if self.checkpoints is not None and (problem is not None or time.monotonic() - self.saved_at >= every):
+            self._save(self.checkpoints)
+        if problem is not None:
+            raise problem
+
     def _save(self, checkpoints: CheckpointFolder) -> None:
         if self.sync is not None:
             self.sync()
         state, facts = optimizer_tensors(self.optimizer)
-        parts = {"net": self._learned(), "optimizer": state, **({"best": self.best} if self.best else {})}
-        progress = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value}
-        checkpoints.save(self.step, parts, {**progress, "identity": self.identity, "optimizer": facts})
+        rng = {"cpu": torch.get_rng_state()}
+        if self.engine.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.engine.device)
+        parts = {"net": self._learned(), "optimizer": state, "rng": rng, **({"best": self.best} if self.best else {})}
+        progress = {"epoch": self.epoch, "losses": self.losses}
+        best = {"best_epoch": self.best_epoch, "best_value": self.best_value}
+        checkpoints.save(self.step, parts, {**progress, **best, "identity": self.identity, "optimizer": facts})
         self.saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -228,9 +247,14 @@ class FinetuneRun:
                 f"{checkpoint.path}: the fine-tuning was begun with other options or data: {'; '.join(changed)}; "
                 "give another folder, or --force to begin anew"
             )
+        device = self.engine.device
         self.step, self.epoch = checkpoint.step, facts["epoch"]
         self.best_epoch, self.best_value = facts["best_epoch"], facts["best_value"]
-        device = self.engine.device
+        self.losses = facts["losses"]
+        rng = checkpoint.tensors("rng")
+        torch.set_rng_state(rng["cpu"].clone())
+        if "cuda" in rng and device.type == "cuda":
+            torch.cuda.set_rng_state(rng["cuda"].clone(), device)
         if "best" in checkpoint.parts:
             self.best = {name: tensor.to(device) for name, tensor in checkpoint.tensors("best").items()}
         self._put(checkpoint.tensors("net"))

@@ -155,7 +155,7 @@ def test_regions_of_a_genome_are_learned(cli, model, genome, tmp_path):
 def test_bad_input_is_one_line_and_leaves_nothing(cli, model, table, tmp_path):
     out = tmp_path / "tuned"
     cases = [
-        ((table, "-o", out), 2, "--model FOLDER and --untrained"),
+        ((table, "-o", out), 2, "--model FOLDER (hyena-glt-dna: the net that ships) and --untrained"),
         ((table, "-o", out, "--untrained", "tiny"), 2, "--patch-size"),
         ((table, "-o", out, "--untrained", "huge", "--patch-size", 8), 2, "huge"),
         ((table, "-o", out, "--model", tmp_path / "none"), 1, "manifest.json"),

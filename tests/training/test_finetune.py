@@ -160,6 +160,36 @@ def test_a_run_that_was_cut_goes_on_to_the_same_weights(tmp_path, monkeypatch, m
     assert torch.equal(next(done.tuned.net.parameters()), next(result.tuned.net.parameters()))
 
 
+@pytest.mark.parametrize("stopped_at", [1, 5, 6, 8, 17])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_weights(tmp_path, stopped_at):
+    """Within an epoch of six updates, and at its end."""
+    train, valid = labelled_of("classification"), labelled_of("classification", 20, seed=1)
+    options = options_of(epochs=3, augment_strands=True)
+    steps = []
+
+    def tuned_in(folder, **more):
+        tuned = task_net(base_net(dropout=0.2), train, options)
+        kept = CheckpointFolder(folder, keep=1)
+        lines = []
+        try:
+            result = finetune(
+                tuned, train, valid, options, log=lambda *line: lines.append(line[:3]), checkpoints=kept, **more
+            )
+        except Cut:
+            return None, lines
+        return result, lines
+
+    whole, lines = tuned_in(tmp_path / "whole")
+    counted = {"progress": lambda done, loss: steps.append(done)}
+    nothing, before = tuned_in(tmp_path / "cut", stop=lambda: Cut() if len(steps) >= stopped_at else None, **counted)
+    assert nothing is None
+    assert CheckpointFolder(tmp_path / "cut").newest().step == stopped_at == len(steps)
+    result, after = tuned_in(tmp_path / "cut")
+    assert before + after == lines
+    states = [found.tuned.net.state_dict() for found in (whole, result)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 def test_checkpoints_of_other_options_data_or_weights_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(finetune_run, "SAVE_EVERY", 0.0)
     train, options = labelled_of("classification"), options_of(epochs=1)
