@@ -147,6 +147,7 @@ class HyenaGLTForSequenceClassification(TaskNet):
     """One of `num_labels` classes per sequence: `logits` `(batch, num_labels)`, `labels` `(batch,)`, -1 for none.
 
     Example:
+        >>> import torch
         >>> net = HyenaGLTForSequenceClassification(HyenaGLTConfig.preset("tiny", num_labels=3))
         >>> net(torch.tensor([[69, 71, 75]]), torch.tensor([[3]]), labels=torch.tensor([2])).logits.shape
         torch.Size([1, 3])

@@ -82,7 +82,8 @@ class CheckpointFolder:
         ConfigError: `keep` is not a whole number above 0.
 
     Example:
-        >>> folder = CheckpointFolder(tmp_path / "checkpoints")
+        >>> import tempfile, torch
+        >>> folder = CheckpointFolder(Path(tempfile.mkdtemp(), "checkpoints"))
         >>> folder.save(10, {"model": {"weight": torch.ones(2)}}, {"seed": 1}).step
         10
         >>> folder.newest().tensors("model")["weight"]
