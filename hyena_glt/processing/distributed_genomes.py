@@ -260,7 +260,7 @@ def _set_up(
     known = Plan.read(folder)
     if known is None:
         if there := sorted(path.name for path in folder.iterdir() if _is_own(path) and path.name != NET_FOLDER):
-            raise OutputExistsError(f"{folder / there[0]}: exists already, of no plan; give another folder, or force")
+            raise OutputExistsError(f"{folder / there[0]}: exists already, of no plan; give another folder, or force (--force)")
         save_whole(net, folder / NET_FOLDER)
         shards = plan_shards(genomes, shard_bases, alphabet=options.alphabet, degap=options.degap)
         Plan(identity, shards).write(folder)
@@ -269,7 +269,7 @@ def _set_up(
         more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
         raise ConfigError(
             f"{folder / PLAN_FILE}: the run was begun with another model, options or genomes: "
-            f"{'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; give another folder, or force to begin anew"
+            f"{'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; give another folder, or force (--force) to begin anew"
         )
     try:
         HyenaGLT.from_pretrained(folder / NET_FOLDER)

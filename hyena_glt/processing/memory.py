@@ -239,10 +239,10 @@ class MemoryOptimizedProcessor:
         return Need(alone=working, steady=working + outputs)
 
     def _refusal(self, need: int, length: int, held: int) -> ConfigError:
-        beside = f" beside the {held / GIB:.2f} GiB that this run holds, earlier results included," if held else ""
+        beside = f" beside the {held / GIB:.3g} GiB that this run holds, earlier results included," if held else ""
         return ConfigError(
-            f"memory_limit_gb: expected at least {(need + held) / GIB:.2f} for a sequence of {length:,} bases, which "
-            f"should take {need / GIB:.2f} GiB,{beside} got {self.memory_limit / GIB:.2f}; raise the limit, cut the "
+            f"memory_limit_gb: expected at least {(need + held) / GIB:.3g} for a sequence of {length:,} bases, which "
+            f"should take {need / GIB:.3g} GiB,{beside} got {self.memory_limit / GIB:.3g}; raise the limit, cut the "
             "sequence into windows, or let go of earlier results"
         )
 
