@@ -260,7 +260,9 @@ def _set_up(
     known = Plan.read(folder)
     if known is None:
         if there := sorted(path.name for path in folder.iterdir() if _is_own(path) and path.name != NET_FOLDER):
-            raise OutputExistsError(f"{folder / there[0]}: exists already, of no plan; give another folder, or force (--force)")
+            raise OutputExistsError(
+                f"{folder / there[0]}: exists already, of no plan; give another folder, or force (--force)"
+            )
         save_whole(net, folder / NET_FOLDER)
         shards = plan_shards(genomes, shard_bases, alphabet=options.alphabet, degap=options.degap)
         Plan(identity, shards).write(folder)
