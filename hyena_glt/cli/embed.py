@@ -99,6 +99,7 @@ def embed(
     regions_file: opt.RegionsFile = None,
     seed: opt.Seed = 0,
     threads: opt.Threads = None,
+    no_version: opt.NoVersion = False,
     force: opt.Force = False,
 ) -> None:
     """Embed sequences: pooled states of the trunk's patches.
@@ -159,6 +160,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             threads=threads or opt.default_threads(),
+            with_header=not no_version,
             force=force,
         )
         return
@@ -199,7 +201,7 @@ def embed(
             threads=options.threads,
         )
         run = EmbedRun(net, weights, source, plan_for(net, source, options), rows)
-        count = run.write(output, form, force)
+        count = run.write(output, form, with_header=not no_version, force=force)
     note(f"{weights}: {count:,} vectors of {net.config.hidden_size} numbers in {output}")
 
 

@@ -32,6 +32,7 @@ def embed_many(
     batch_size: int,
     device: str,
     threads: int,
+    with_header: bool,
     force: bool,
 ) -> None:
     """Embed every record of all genomes; `process_genomes` resumes and says what it did.
@@ -70,7 +71,7 @@ def embed_many(
         device=device,
         threads=threads,
         force=force,
-        provenance=Provenance(command_line(), {"weights": weights}),
+        provenance=Provenance(command_line(), {"weights": weights}) if with_header else None,
         note=note,
     )
     if os.environ.get("RANK", "0") == "0":

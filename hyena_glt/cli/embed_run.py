@@ -108,8 +108,14 @@ class EmbedRun:
             "shard": [SHARD_BASES, SHARD_NUMBERS],
         }
 
-    def write(self, output: Path, kind: str, force: bool) -> int:
+    def write(self, output: Path, kind: str, *, with_header: bool, force: bool) -> int:
         """Write the table; returns its number of rows.
+
+        Args:
+            output: The table.
+            kind: Its format.
+            with_header: Say in it by which version and command it was made.
+            force: Replace what an interrupted run of another kind left.
 
         Raises:
             DataError: Bad input, or no record holds a letter.
@@ -124,7 +130,7 @@ class EmbedRun:
             rows = counts.records if per_record else counts.rows
             pieces = partial(self._pieces, shards, counts.shards, per_record)
             width = max(len(span.name) for span in self._cutter.spans)
-            table = VectorTable(rows, self.net.config.hidden_size, width, pieces, origin)
+            table = VectorTable(rows, self.net.config.hidden_size, width, pieces, origin, with_header)
             write_table(output, kind, table)
         return rows
 

@@ -55,6 +55,12 @@ class VectorTable:
     name_width: int  # characters of the longest name
     pieces: Callable[[], Iterator[TableRows]]  # of `ROWS_AT_A_TIME` rows, the last of fewer
     origin: Provenance
+    with_header: bool  # False: the origin without version and command, and no comments in TSV
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The provenance inside the table."""
+        return self.origin.as_dict() if self.with_header else self.origin.details
 
 
 def check_output(output: Path, kind: str) -> None:
@@ -103,7 +109,7 @@ def _write_parquet(output: Path, table: VectorTable) -> None:
         ("patches", pa.int64()),
         ("embedding", pa.list_(pa.float32(), table.hidden)),
     ]
-    schema = pa.schema(fields, metadata={KEY: json.dumps(table.origin.as_dict())})
+    schema = pa.schema(fields, metadata={KEY: json.dumps(table.about)})
     with atomic_write(output, overwrite=True) as handle, _parquet_writer(handle, schema) as writer:
         for rows in table.pieces():
             vectors = pa.FixedSizeListArray.from_arrays(rows.vectors.ravel(), table.hidden)
@@ -127,7 +133,7 @@ def _parquet_writer(handle: IO[bytes], schema: pa.Schema) -> Iterator[pq.Parquet
 
 def _write_tsv(output: Path, table: VectorTable) -> None:
     with open_output(output, overwrite=True) as handle:
-        handle.write(table.origin.as_comments())
+        handle.write(table.origin.as_comments() if table.with_header else b"")
         numbers = (f"v{index}" for index in range(table.hidden))
         handle.write("\t".join(["name", "start", "end", "patches", *numbers]).encode() + b"\n")
         for rows in table.pieces():
@@ -145,7 +151,7 @@ def _write_npz(output: Path, table: VectorTable) -> None:
         for name in INTEGERS:
             _add_array(archive, name, "<i8", (table.rows,), _column(table, name))
         _add_array(archive, "vectors", "<f4", (table.rows, table.hidden), _column(table, "vectors"))
-        origin = np.array(json.dumps(table.origin.as_dict()))
+        origin = np.array(json.dumps(table.about))
         _add_array(archive, "provenance", origin.dtype.str, (), iter([origin]))
 
 
@@ -166,7 +172,7 @@ def _write_zarr(output: Path, table: VectorTable) -> None:
     zarr = _zarr()
     with _folder_beside(output) as temporary:
         group = zarr.open_group(str(temporary), mode="w", zarr_format=2)
-        group.attrs[KEY] = table.origin.as_dict()
+        group.attrs[KEY] = table.about
         kinds = {"names": f"<U{table.name_width}", **dict.fromkeys(INTEGERS, "<i8")}
         options: dict[str, Any] = {"compressors": None}
         arrays = {

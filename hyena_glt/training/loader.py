@@ -33,9 +33,10 @@ from hyena_glt.training.windows import WindowTable
 
 Patches = PatchedCorpus | StaticPatches | Patcher | str | float | None
 
-ORDER_SALT, STRAND_SALT = 3, 4
+ORDER_SALT, STRAND_SALT, SHIFT_SALT = 3, 4, 6
 SALT_BITS = 8  # below the epoch
 FORMAT = "hyena-glt/window-loader/1"
+DEFAULTS = {"shift": False}  # of settings that older states do not have
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Batch:
     patch_lengths: Tensor | None  # (batch, max_patches) int64, right-padded with 0; None: the net cuts by itself
     known_starts: Tensor | None  # (batch, length) bool, False at a start that its own base forced; None: all known
     window_ids: Tensor  # (batch,) int64, rows of the window table
+    places: Tensor  # (batch, 3) int64 contig, start, end on the forward strand
     reversed: Tensor  # (batch,) bool, True for the reverse complement of the window
     epoch: int  # from 0 on
     index: int  # of the batch in its epoch, from 0 on
@@ -67,6 +69,7 @@ class Batch:
             patch_lengths=None if self.patch_lengths is None else moved(self.patch_lengths),
             known_starts=None if self.known_starts is None else moved(self.known_starts),
             window_ids=moved(self.window_ids),
+            places=moved(self.places),
             reversed=moved(self.reversed),
         )
 
@@ -88,6 +91,9 @@ class WindowLoader:
         world: Number of processes.
         reverse_complement: Give each window, once in an epoch, on one of its strands: drawn from seed, epoch and
             window.
+        shift: Move all windows of an epoch by as many bases, less than the table's stride: drawn from seed and epoch.
+            So windows, and patches that are counted from their start, fall elsewhere in each epoch; a window stays in
+            its region, so up to a stride of bases at the region's beginning is left out of an epoch.
         patches: A `PatchedCorpus`; a number for static patches of that size; `"byte"`; a `Patcher`, which cuts each
             window by itself when its batch is made; None where the net cuts.
         drop_last: Leave out the windows of an epoch that fill no batch on all ranks.
@@ -114,13 +120,14 @@ class WindowLoader:
         rank: int = 0,
         world: int = 1,
         reverse_complement: bool = True,
+        shift: bool = False,
         patches: Patches = None,
         drop_last: bool = False,
     ) -> None:
         self.corpus, self.table, self.patches = corpus, table, resolve_patches(patches, corpus, reverse_complement)
         self.batch_size, self.seed = _whole("batch_size", batch_size, 1), _whole("seed", seed, 0)
         self.rank, self.world = _whole("rank", rank, 0), _whole("world", world, 1)
-        self.reverse_complement, self.drop_last = bool(reverse_complement), bool(drop_last)
+        self.reverse_complement, self.shift, self.drop_last = bool(reverse_complement), bool(shift), bool(drop_last)
         if self.rank >= self.world:
             raise ConfigError(f"rank: expected less than world {self.world}, got {self.rank}")
         _check_table(table, corpus)
@@ -144,7 +151,8 @@ class WindowLoader:
         first, last = self._span(self._step)
         ids = self._windows_in_order()[first + self.rank : last : self.world]
         epoch, index = self._epoch, self._index_at_taken + self._step
-        batch = make_batch(self.corpus, self.table, ids, self._strands(epoch, ids), self.patches, epoch, index)
+        strands, shift = self._strands(epoch, ids), self._shift(epoch)
+        batch = make_batch(self.corpus, self.table, ids, strands, self.patches, epoch, index, shift)
         self._step += 1
         return batch
 
@@ -175,7 +183,7 @@ class WindowLoader:
         """
         epoch, taken, index, settings = _read_state(state)
         for name, own in self._settings.items():
-            if settings.get(name) != own:
+            if settings.get(name, DEFAULTS.get(name)) != own:
                 raise ConfigError(f"loader state: {name} was {settings.get(name)!r}, now it is {own!r}")
         if taken > len(self.table):
             raise ModelFileError(f"loader state: expected at most {len(self.table)} windows taken, got {taken}")
@@ -190,6 +198,7 @@ class WindowLoader:
             "patches": describe_patches(self.patches),
             "seed": self.seed,
             "reverse_complement": self.reverse_complement,
+            "shift": self.shift,
             "drop_last": self.drop_last,
         }
 
@@ -229,6 +238,11 @@ class WindowLoader:
             return np.zeros(len(ids), np.bool_)
         return draw_keys(self.seed, STRAND_SALT | epoch << SALT_BITS, ids) >> np.uint64(63) == 1
 
+    def _shift(self, epoch: int) -> int:
+        if not self.shift:
+            return 0
+        return int(draw_keys(self.seed, SHIFT_SALT, np.array([epoch]))[0] % np.uint64(self.table.stride))
+
 
 def eval_batches(corpus: Corpus, table: WindowTable, batch_size: int, patches: Patches = None) -> Iterator[Batch]:
     """Every window once, in the order of the table, forward strand.
@@ -261,6 +275,7 @@ def make_batch(
     patches: PatchedCorpus | StaticPatches | Patcher | None,
     epoch: int,
     index: int,
+    shift: int = 0,
 ) -> Batch:
     """The batch of these windows.
 
@@ -272,8 +287,9 @@ def make_batch(
         patches: What cuts them; None: nothing.
         epoch: Kept in the batch.
         index: Kept in the batch.
+        shift: Bases that the windows are moved by.
     """
-    windows = table.windows[ids]
+    windows = table.moved(ids, shift)
     tokens = torch.from_numpy(read_windows(corpus, windows, is_reversed))
     cut = _cut(patches, windows, is_reversed, tokens)
     return Batch(
@@ -281,6 +297,7 @@ def make_batch(
         patch_lengths=None if cut is None else cut.patch_lengths,
         known_starts=None if cut is None else cut.known_starts,
         window_ids=torch.from_numpy(ids.astype(np.int64)),
+        places=torch.from_numpy(windows),
         reversed=torch.from_numpy(is_reversed),
         epoch=epoch,
         index=index,

@@ -44,6 +44,7 @@ class Task:
     patch_lengths: Tensor | None  # (batch, num_patches) int64; None: the net cuts
     known_starts: Tensor | None  # (batch, length) bool
     window_ids: tuple[int, ...]
+    places: tuple[tuple[int, int, int], ...]  # contig, start, end of each window
 
     @property
     def num_targets(self) -> int:
@@ -97,6 +98,7 @@ def make_task(batch: Batch, objective: ObjectiveSection, alphabet: str, seed: in
         patch_lengths=batch.patch_lengths,
         known_starts=batch.known_starts,
         window_ids=ids,
+        places=tuple(map(tuple, batch.places.tolist())),
     )
 
 

@@ -61,6 +61,7 @@ class DataSection(Section):
         default=8192, description="unused bases on each side of a held-out block"
     )
     reverse_complement: StrictBool = Field(default=True, description="learn each window on either strand")
+    shift: StrictBool = Field(default=False, description="move all windows by some bases, drawn anew in each epoch")
 
 
 class PatchingSection(Section):

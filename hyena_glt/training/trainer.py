@@ -141,6 +141,7 @@ class Trainer:
             rank=engine.rank,
             world=engine.world,
             reverse_complement=recipe.data.reverse_complement,
+            shift=recipe.data.shift,
             patches=data.patches,
         )
         self.checkpoints = CheckpointFolder(run.checkpoints, recipe.checkpoint.keep)
@@ -356,7 +357,7 @@ class Trainer:
                 "loss_sum": str(own_loss),
                 "grad_norm": str(norm),
                 "windows": windows,
-                "places": [self._place(window) for window in windows],
+                "places": [self._named(place) for task in tasks for place in task.places],
                 "first_module": module,
                 "gradients": gradients[:20],
             }
@@ -385,9 +386,9 @@ class Trainer:
             with self._autocast():
                 summed_loss(self.net, self.net, task)
 
-    def _place(self, window: int) -> list[Any]:
-        """Contig, start and end of a window."""
-        contig, start, end = self.data.train.windows[window].tolist()
+    def _named(self, place: tuple[int, int, int]) -> list[Any]:
+        """A window's contig by its name, start and end."""
+        contig, start, end = place
         return [self.data.train.corpus.contigs.names[contig], start, end]
 
     def _windows_of_all(self, tasks: list[Task]) -> list[int]:

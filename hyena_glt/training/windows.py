@@ -88,6 +88,24 @@ class WindowTable:
         """Bases of each window, `(windows,)`."""
         return self.windows[:, 2] - self.windows[:, 1]
 
+    def moved(self, ids: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
+        """Some of the windows, `shift` bases nearer to the end of their region, or at its end where that is nearer.
+
+        Args:
+            ids: `(n,)` rows of the table.
+            shift: Bases, from 0 on.
+
+        Returns:
+            `(n, 3)` int64 contig, start, end; lengths stay.
+        """
+        windows = self.windows[ids]
+        spans = self.regions.spans
+        first = self.corpus.starts
+        span = np.searchsorted(first[spans[:, 0]] + spans[:, 1], first[windows[:, 0]] + windows[:, 1], side="right") - 1
+        moves = np.minimum(shift, spans[span, 2] - windows[:, 2])
+        windows[:, 1:] += moves[:, None]
+        return windows
+
     @property
     def num_bases(self) -> int:
         """Bases of all windows; with a stride below the window some count more than once."""

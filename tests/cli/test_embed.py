@@ -252,6 +252,15 @@ def test_every_format_holds_the_same(cli, genome, tmp_path):
     assert not list(tmp_path.glob("*.parts")) + list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "npz", "tsv"])
+def test_without_a_version_two_commands_give_the_same_bytes(cli, genome, tmp_path, suffix):
+    tables = [tmp_path / f"{name}.{suffix}" for name in ("a", "b")]
+    for table in tables:
+        assert cli("embed", genome, "-o", table, *PLASMID, "--untrained", "--no-version").code == 0
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert b"hyena-glt embed" not in tables[0].read_bytes()
+
+
 def test_a_zarr_table_is_replaced_and_other_folders_are_not(cli, genome, tmp_path):
     zarr = pytest.importorskip("zarr")
     path, mine = tmp_path / "e.zarr", tmp_path / "mine.zarr"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,14 @@ def test_a_worker_killed_in_the_middle_loses_nothing(genomes, net_folder, whole,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_processes_of_torchrun_give_the_bytes_of_one(genomes, net_folder, whole, tmp_path, processes):
+    done = run("torchrun", genomes, net_folder, tmp_path / "out", processes=processes)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "out") == content(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_killed_process_goes_on(genomes, net_folder, whole, tmp_path, after):
     killed = run("local", genomes, net_folder, tmp_path / "out", die_at=f"0:{after}")
@@ -272,6 +281,35 @@ def test_ray_gives_the_bytes_of_one_process(genomes, net_folder, whole, tmp_path
     assert "made 6" in done.stdout
     assert "DataError bad.fa:2" in done.stdout
     assert content(tmp_path / "out") == content(whole)
+
+
+@pytest.mark.slow
+def test_an_actor_killed_in_the_middle_loses_nothing(net_folder, tmp_path):
+    """SIGKILL of one of two actors of Ray after its first shards; Ray starts another one, or the same again goes on."""
+    pytest.importorskip("ray")
+    psutil = pytest.importorskip("psutil")
+    genomes, output = tmp_path / "genomes", tmp_path / "out"
+    genomes.mkdir()
+    for index in range(60):
+        (genomes / f"g{index:02d}.fa").write_text(f">r\n{generate_random_genomic_sequence(9000, seed=index)}\n")
+    process_genomes(genomes, net_folder, output=tmp_path / "whole", **OPTIONS)
+    words = [sys.executable, __file__, "ray", str(genomes), str(net_folder), str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIE_AT": ""}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        while not any(output.glob("shard-*.json")):
+            assert started.poll() is None
+            time.sleep(0.005)
+        family = psutil.Process(started.pid).children(recursive=True)
+        actors = [process for process in family if "RayShardWorker" in " ".join(process.cmdline())]
+        actors[0].kill()
+        finished = len(list(output.glob("shard-*.json")))
+        _, problems = started.communicate(timeout=300)
+    assert len(actors) == 2
+    assert finished < 60
+    if started.returncode:
+        assert "run the same again to go on" in problems
+        assert run("ray", genomes, net_folder, output).returncode == 0
+    assert content(output) == content(tmp_path / "whole")
 
 
 def as_program(engine: str, genomes: str, net: str, output: str) -> None:

@@ -71,15 +71,14 @@ def epoch_of(loader, epoch=0):
 
 def facts(batch):
     """Everything in a batch, comparable."""
-    values = [batch.tokens, batch.patch_lengths, batch.known_starts, batch.window_ids, batch.reversed]
+    values = [batch.tokens, batch.patch_lengths, batch.known_starts, batch.window_ids, batch.places, batch.reversed]
     return [None if value is None else value.tolist() for value in values] + [batch.epoch, batch.index]
 
 
 def texts_of(batch, windows):
     """The sequences that the rows of a batch should hold."""
     found = []
-    for window, is_reversed in zip(batch.window_ids.tolist(), batch.reversed.tolist(), strict=True):
-        contig, start, end = windows.windows[window].tolist()
+    for (contig, start, end), is_reversed in zip(batch.places.tolist(), batch.reversed.tolist(), strict=True):
         text = windows.corpus.sequence(contig, start, end).tobytes().decode()
         found.append(reverse_complement(text) if is_reversed else text)
     return found
@@ -121,7 +120,7 @@ def test_a_dropped_rest_leaves_full_batches(num_windows, batch_size, world, seed
 @given(st.integers(4, 25), sizes, worlds, seeds, st.integers(0, 30), st.booleans())
 def test_resume_at_any_batch_goes_on_as_if_nothing_had_happened(num_windows, batch_size, world, seed, stop, drop_last):
     windows = table_of(max(num_windows, batch_size * world))
-    options = {"batch_size": batch_size, "seed": seed, "drop_last": drop_last, "patches": 3}
+    options = {"batch_size": batch_size, "seed": seed, "drop_last": drop_last, "patches": 3, "shift": True}
     for rank in range(world):
         undisturbed = WindowLoader(windows.corpus, windows, rank=rank, world=world, **options)
         expected = [facts(batch) for batch in islice(undisturbed, stop + 12)]
@@ -189,6 +188,31 @@ def test_strands_are_even_and_orders_uniform():
     assert abs(float(reversed_share) - 0.5) < 5 * 0.5 / (500 * 40) ** 0.5
     first = np.bincount([int(batch.window_ids[0]) for batch in batches], minlength=40)
     assert ((first - 12.5) ** 2 / 12.5).sum() < 39 + 5 * (2 * 39) ** 0.5  # chi square with 39 degrees of freedom
+
+
+@quick
+@given(st.integers(4, 40), seeds, worlds, st.integers(0, 3))
+def test_shifted_windows_of_an_epoch_move_together_and_hold_their_places(num_windows, seed, world, epoch):
+    windows = table_of(num_windows)
+    (end,) = windows.regions.spans[:, 2]
+    shifts = set()
+    for loader in loaders_of(windows, world, batch_size=2, seed=seed, shift=True, patches=3):
+        for batch in epoch_of(loader, epoch):
+            assert [ByteTokenizer().decode(row[row != PAD_ID]) for row in batch.tokens] == texts_of(batch, windows)
+            assert batch.patch_lengths.sum(1).tolist() == (batch.places[:, 2] - batch.places[:, 1]).tolist()
+            unmoved = torch.from_numpy(windows.windows[batch.window_ids.numpy()])
+            moves = batch.places - unmoved
+            assert not moves[:, 0].any()
+            assert torch.equal(moves[:, 1], moves[:, 2])
+            shifts |= set(moves[batch.places[:, 2] < end, 1].tolist())
+    assert len(shifts) <= 1
+    assert shifts <= set(range(windows.stride))
+
+
+def test_shifts_reach_every_base_of_a_stride():
+    windows = table_of(9)
+    loader = WindowLoader(windows.corpus, windows, batch_size=9, seed=0, shift=True)
+    assert {int(batch.places[:, 1].min()) for batch in islice(loader, 100)} == set(range(windows.stride))
 
 
 @pytest.mark.parametrize(
@@ -300,6 +324,7 @@ def test_a_state_of_other_data_is_refused():
     changes = {
         "seed": {"seed": 1},
         "reverse_complement": {"reverse_complement": False},
+        "shift": {"shift": True},
         "drop_last": {"drop_last": True},
         "patches": {"patches": 5},
     }

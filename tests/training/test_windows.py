@@ -146,3 +146,18 @@ def test_targets_are_letters_only(text, padding):
 
 def test_special_ids_are_no_targets():
     assert learned_targets(torch.tensor([[0, 1, 2, 3, 69]]))[0].tolist() == [False] * 4 + [True]
+
+
+@quick
+@given(st.lists(st.integers(30, 90), min_size=1, max_size=3), st.integers(2, 12), st.integers(0, 40), st.integers(0, 9))
+def test_moved_windows_stay_in_their_region(lengths, window, shift, seed):
+    corpus = corpus_of(["A" * length for length in lengths])
+    learned, _ = split_corpus(corpus, held_out_share=0.2, block=8, gap=2, seed=seed)
+    table = WindowTable(learned, window)
+    ids = np.arange(len(table))
+    moved = table.moved(ids, shift)
+    assert np.array_equal(moved[:, 2] - moved[:, 1], table.lengths)
+    for before, after in zip(table.windows, moved, strict=True):
+        (region,) = (s for s in learned.spans if s[0] == before[0] and s[1] <= before[1] and before[2] <= s[2])
+        assert after.tolist() == [before[0], *(before[1:] + min(shift, region[2] - before[2]))]
+    assert np.array_equal(table.moved(ids, 0), table.windows)
