@@ -129,6 +129,7 @@ def _print_facts(result: TrainResult) -> None:
         "steps": result.step,
         "bits_per_base": result.bits_per_base,
         "held_out_bits_per_base": result.held_out_bits_per_base,
+        "model_steps": result.model_step,
         "model": str(result.model),
     }
     print(json.dumps(facts, indent=2, allow_nan=False))

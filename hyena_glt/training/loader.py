@@ -36,7 +36,6 @@ Patches = PatchedCorpus | StaticPatches | Patcher | str | float | None
 ORDER_SALT, STRAND_SALT, SHIFT_SALT = 3, 4, 6
 SALT_BITS = 8  # below the epoch
 FORMAT = "hyena-glt/window-loader/1"
-DEFAULTS = {"shift": False}  # of settings that older states do not have
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ class WindowLoader:
         """
         epoch, taken, index, settings = _read_state(state)
         for name, own in self._settings.items():
-            if settings.get(name, DEFAULTS.get(name)) != own:
+            if settings.get(name) != own:
                 raise ConfigError(f"loader state: {name} was {settings.get(name)!r}, now it is {own!r}")
         if taken > len(self.table):
             raise ModelFileError(f"loader state: expected at most {len(self.table)} windows taken, got {taken}")

@@ -145,6 +145,18 @@ class EvaluationSection(Section):
     batches: PositiveWhole | None = Field(
         default=64, description="batches, spread over the held-out windows; None: all"
     )
+    keep: Literal["last", "best"] = Field(
+        default="last", description="weights of the finished net: the last ones, or those with the fewest held-out bits"
+    )
+    patience: PositiveWhole | None = Field(
+        default=None, description="with keep best: training ends after so many evaluations without a better one"
+    )
+
+    @model_validator(mode="after")
+    def _best_can_be_found(self) -> Self:
+        if self.patience is not None and (self.keep != "best" or self.every is None):
+            raise ValueError("patience: has no meaning without keep best and every")
+        return self
 
 
 class SamplesSection(Section):
@@ -249,6 +261,10 @@ class Recipe(Section):
         yield (
             self.data.reverse_complement and mode == "track",
             "data.reverse_complement: expected false with patching.mode track, which scores the forward strand",
+        )
+        yield (
+            self.evaluation.keep == "best" and not (self.data.held_out_share or self.data.held_out_contigs),
+            "evaluation.keep: expected last where nothing is held out (data.held_out_share, data.held_out_contigs)",
         )
 
     def facts(self) -> dict[str, Any]:

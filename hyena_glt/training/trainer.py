@@ -18,6 +18,7 @@ import torch
 
 from hyena_glt.errors import ConfigError, SystemProblem
 from hyena_glt.model import HyenaGLT
+from hyena_glt.training.best_weights import BestWeights
 from hyena_glt.training.checkpoints import CheckpointFolder
 from hyena_glt.training.clipping import clip_by_global_norm
 from hyena_glt.training.corpus import Corpus
@@ -59,7 +60,8 @@ class TrainResult:
 
     step: int  # updates
     bits_per_base: float | None  # of the last update
-    held_out_bits_per_base: float | None  # of the last evaluation
+    held_out_bits_per_base: float | None  # of the finished net, or of the last evaluation before the end
+    model_step: int | None  # updates that the finished net has had
     model: Path | None  # None: stopped before the end, to be resumed
 
 
@@ -148,6 +150,7 @@ class Trainer:
         self.step, self.elapsed_s = 0, 0.0
         self.bits_per_base: float | None = None
         self.held_out_bits_per_base: float | None = None
+        self.best = BestWeights()
         self._is_rounded_off = True  # whether evaluation and sample of this step are done
         self._saved_step: int | None = None
         self._samples_are_off = False
@@ -184,12 +187,23 @@ class Trainer:
         finally:
             if self._log is not None:
                 self._log.close()
-        return TrainResult(self.step, self.bits_per_base, self.held_out_bits_per_base, model)
+        held_out, model_step = self.held_out_bits_per_base, self.step
+        if finished and self.best.step is not None:
+            held_out, model_step = self.best.bits_per_base, self.best.step
+        return TrainResult(self.step, self.bits_per_base, held_out, model_step if finished else None, model)
 
     @property
     def done(self) -> float:
         """Share of the run that is behind, in [0, 1]."""
         return share_done(self.recipe.schedule, self.step, self.elapsed_s)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more updates are to come."""
+        every, patience = self.recipe.evaluation.every, self.recipe.evaluation.patience
+        if self.done >= 1.0 or every is None or patience is None or self.best.step is None:
+            return self.done >= 1.0
+        return self.step - self.best.step >= patience * every
 
     def _make_net(self) -> HyenaGLT:
         with torch.random.fork_rng(devices=[]):
@@ -200,7 +214,7 @@ class Trainer:
 
     def _train(self, stop: Callable[[], bool], show: Callable[[Progress], None]) -> bool:
         """Update until the end; False when asked to stop before it."""
-        while self.done < 1.0:
+        while not self.is_over:
             if not self.engine.all_true(not stop()):
                 return False
             self._update()
@@ -264,9 +278,9 @@ class Trainer:
     def _round_off(self, stop: Callable[[], bool]) -> bool:
         """Do what is due after an update; False when asked to stop before all of it is done."""
         if not self._is_rounded_off:
-            is_last = self.done >= 1.0
-            if self._is_due(self.recipe.evaluation.every, is_last) and not self._evaluate(stop):
+            if self._is_due(self.recipe.evaluation.every, self.is_over) and not self._evaluate(stop):
                 return False
+            is_last = self.is_over
             if self._is_due(self.recipe.samples.every, is_last and self.recipe.samples.every is not None):
                 self._sample()
             self._is_rounded_off = True
@@ -295,6 +309,8 @@ class Trainer:
             values = {"loss": loss, "bits_per_base": self.held_out_bits_per_base, "num_targets": int(num_targets)}
             self._log.write("evaluation", self.step, values, {"seconds": time.perf_counter() - began})
             self._note(f"step {self.step:,}: {self.held_out_bits_per_base:.4f} bits per base held out")
+        if self.recipe.evaluation.keep == "best" and self.best.is_beaten_by(self.held_out_bits_per_base):
+            self.best.take(self.step, self.held_out_bits_per_base, self.engine.full_state(self.model))
         return True
 
     def _held_out_tasks(self) -> Iterator[Task]:
@@ -405,7 +421,9 @@ class Trainer:
         weights = engine.full_state(self.model)
         state, about_state = optimizer_tensors(self.optimizer, is_kept=engine.is_main)
         rng, about_rng = rng_state(engine.device)
-        parts = {"model": weights, "optimizer": state, "rng": engine.stack(rng)}
+        parts: dict[str, Mapping[str, torch.Tensor]] = {"model": weights, "optimizer": state, "rng": engine.stack(rng)}
+        if self.best.step is not None:
+            parts["best"] = self.best.tensors
         if self._log is not None:
             self._log.sync()
             facts = {
@@ -416,6 +434,7 @@ class Trainer:
                 "last_losses": list(self._spikes.losses),
                 "bits_per_base": self.bits_per_base,
                 "held_out_bits_per_base": self.held_out_bits_per_base,
+                "best": self.best.facts(),
                 "timings": {"elapsed_s": self.elapsed_s},
             }
             self.checkpoints.save(self.step, parts, _in_one_order(facts))
@@ -442,13 +461,17 @@ class Trainer:
         self.elapsed_s = facts["timings"]["elapsed_s"]
         self.bits_per_base = facts["bits_per_base"]
         self.held_out_bits_per_base = facts["held_out_bits_per_base"]
+        if facts["best"] is not None:
+            self.best.take(**facts["best"], tensors=found.tensors("best") if self.engine.is_main else {})
         self._is_rounded_off = facts["is_rounded_off"]
         self._spikes = SpikeWatch(facts["last_losses"])
         self._note(f"going on from step {self.step:,}")
 
     def _save_net(self) -> Path:
         """Write the finished net, its patcher inside."""
-        weights = self.engine.full_state(self.model)
+        weights = self.engine.full_state(self.model) if self.best.step is None else self.best.tensors
+        if self.best.step is not None:
+            self._note(f"the net after {self.best.step:,} updates is kept: {self.best.bits_per_base:.4f} bits per base")
         if self.engine.is_main:
             net = HyenaGLT(self.recipe.model, self.data.patcher)
             net.load_state_dict(weights)

@@ -118,6 +118,8 @@ def test_the_net_follows_from_the_other_sections(given, expected):
             ConfigError,
             ["data.reverse_complement: expected false with patching.mode track"],
         ),
+        ("evaluation: {keep: best}", ConfigError, ["evaluation.keep: expected last where nothing is held out"]),
+        ("evaluation: {patience: 2}", ConfigError, ["patience: has no meaning without keep best and every"]),
         ("model: {boundaries: learned}", ConfigError, ["model.boundaries: expected 'patcher'"]),
         ("data: {alphabet: protein}", ConfigError, ["data.reverse_complement: expected false"]),
         ("model: {genomic_vocab_size: 4, alphabet: dna}\ndata: {alphabet: rna}", None, []),

@@ -127,6 +127,50 @@ def test_a_finished_run_is_done(begin, tmp_path):
     assert not (tmp_path / "run" / "model").exists()
 
 
+OVERFIT = {
+    "data": {"window": 64, "held_out_share": 0.3, "block": 512, "gap": 64},
+    "optimizer": {"lr": 0.05},
+    "schedule": {"steps": 200},
+    "evaluation": {"every": 5, "keep": "best", "patience": 3},
+    "checkpoint": {"every": 5, "keep": 100},
+    "samples": {},
+}
+
+
+@pytest.fixture
+def short_genome(tmp_path) -> Path:
+    """A sequence that is soon learned by heart."""
+    path = tmp_path / "short.fa"
+    path.write_text(f">a\n{generate_random_genomic_sequence(2_000, seed=5)}\n")
+    return path
+
+
+def test_the_best_weights_are_kept_and_patience_ends_a_run(begin, tmp_path, short_genome, notes):
+    folder = tmp_path / "run"
+    result = begin(folder, [short_genome], **OVERFIT).run()
+    found = {line["step"]: line["bits_per_base"] for line in lines(folder, "evaluation")}
+    best = min(found, key=found.get)
+    assert (result.model_step, result.held_out_bits_per_base) == (best, found[best])
+    assert max(found) == result.step == best + 3 * 5 < 200
+    expected = safetensors.torch.load_file(folder / f"checkpoints/step-{best:09d}/model.safetensors")
+    weights = HyenaGLT.from_pretrained(result.model).state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    assert any(f"the net after {best} updates is kept" in note for note in notes)
+
+
+def test_the_best_weights_survive_an_interruption(begin, tmp_path, short_genome):
+    begin(tmp_path / "whole", [short_genome], **OVERFIT).run()
+    folder = tmp_path / "parts"
+    last = lines(tmp_path / "whole", "train")[-1]["step"]
+    for stop_at in (7, last - 13, last - 2, last):  # the last one within the evaluation that ends the run
+        trainer = begin(folder, [short_genome], resume=True, **OVERFIT)
+        result = trainer.run(stop=lambda trainer=trainer, stop_at=stop_at: trainer.step >= stop_at)
+        assert (result.model_step, result.model) == (None, None)
+    assert begin(folder, [short_genome], resume=True, **OVERFIT).run().model is not None
+    assert lines(folder) == lines(tmp_path / "whole")
+    assert content(folder / "model") == content(tmp_path / "whole/model")
+
+
 def test_two_trainings_in_one_folder_are_refused(begin, tmp_path):
     trainer, problems = begin(tmp_path / "run"), []
 
