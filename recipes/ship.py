@@ -183,8 +183,8 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     held_out = [line for line in lines if line["kind"] == "evaluation"]
     places = [hours[line["step"]] for line in held_out]
     axes.plot(places, [line["bits_per_base"] for line in held_out], color="C1", marker=".", label="held out")
-    low = min(line["bits_per_base"] for line in held_out)
-    axes.set(xlabel="hours of training", ylabel="bits per base", ylim=(low - 0.03, 2.03))
+    low = min([line["bits_per_base"] for line in held_out] + means)
+    axes.set(xlabel="hours of training", ylabel="bits per base", ylim=(low - 0.01, 2.03))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)

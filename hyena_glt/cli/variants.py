@@ -86,7 +86,7 @@ def variants(
     of the ALT window minus that of the REF window, in nats, over equally many bases, so that indels carry no length
     bias; negative means that ALT is the less likely one. An ALT that cannot be scored has . and a code in HGLT_REASON.
     HGLT_DPATCH, HGLT_DVAR and HGLT_DCOMP are changes of the patches: all but always 0 with the net that ships, which
-    cuts every 8 bases.
+    cuts every 16 bases.
 
     An interrupted run goes on where it was when the same command is given again.
 

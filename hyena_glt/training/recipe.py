@@ -68,7 +68,7 @@ class PatchingSection(Section):
     """Where patches start."""
 
     mode: PatchingName = Field(default="static", description="random: the lengths of entropy patches, in random order")
-    size: Annotated[Real, Field(ge=1)] = Field(default=8.0, description="bases per patch of static mode")
+    size: Annotated[Real, Field(ge=1)] = Field(default=16.0, description="bases per patch of static mode")
     target_length: Annotated[Real, Field(gt=1)] = Field(default=16.0, description="wanted mean bases per patch")
     min_length: PositiveWhole | None = Field(default=None, description="bases; earlier starts are ignored")
     max_length: PositiveWhole | None = Field(default=None, description="bases; longer patches are cut")

@@ -31,7 +31,7 @@ def test_an_empty_recipe_is_a_whole_one(read):
     assert recipe.model.hidden_size == PRESETS["small"]["hidden_size"]
     assert recipe.model.alphabet == "dna"
     assert recipe.schedule.most_steps == 1000
-    assert (recipe.patching.mode, recipe.patching.size) == ("static", 8.0)
+    assert (recipe.patching.mode, recipe.patching.size) == ("static", 16.0)
 
 
 def test_sections_and_presets_are_read(read):
