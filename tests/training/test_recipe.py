@@ -216,7 +216,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "training.md"
 def test_the_recipe_of_the_documentation_is_read(read):
     (text,) = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     recipe = read(text)
-    assert (recipe.model.hidden_size, recipe.patching.mode, recipe.patching.size) == (128, "static", 8.0)
+    assert (recipe.model.hidden_size, recipe.patching.mode, recipe.patching.size) == (128, "static", 16.0)
     assert recipe.optimizer.lr == 2e-3
 
 
