@@ -4,10 +4,11 @@
         [--rc none|avg] [--seed 0] [--threads 1] [--json out.json]
 
 Random insertions and deletions in random sequence say nothing, so their mean log-likelihood difference has to be 0 at
-every length, up to chance. For each length from -LONGEST to LONGEST the table has the mean, its standard error and
-z = mean / error. Of unbiased scores about 4.6% of the lengths lie beyond 2 standard errors by chance, and the z have a
-mean of 0 and a variance of 1. Beside it stands what windows of unequal length would give (the reference window with the
-variant put in, all bases summed): about ln 4 nats for each base.
+every length, up to chance. Each has sequence of its own, so that no two share their chance. For each length from
+-LONGEST to LONGEST the table has the mean, its standard error and z = mean / error. Of unbiased scores about 4.6% of
+the lengths lie beyond 2 standard errors by chance, and the z have a mean of 0 and a variance of 1. Beside it stands
+what windows of unequal length would give (the reference window with the variant put in, all bases summed): about ln 4
+nats for each base.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from hyena_glt.variants import Edit, PlacedEdit, VariantScorer, normalised
 from hyena_glt.variants.readings import WindowReader
 from hyena_glt.variants.windows import allele_windows
 
-CONTIG = 200_000  # bases
+APART = 3  # windows from one indel to the next, so that no two share a base
 
 
 def main() -> None:
@@ -46,7 +47,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    sequence = generate_random_genomic_sequence(CONTIG, seed=options.seed + 1).encode()
+    bases = (2 * options.longest * options.repeats + 2) * APART * options.window
+    sequence = generate_random_genomic_sequence(bases, seed=options.seed + 1).encode()
     net, label = load(options, sequence)
     began = time.process_time()
     rows = measure(net, sequence, options)
@@ -75,7 +77,9 @@ def measure(net: HyenaGLT, sequence: bytes, options: argparse.Namespace) -> list
     """One row per length."""
     random = np.random.default_rng(options.seed)
     lengths = [length for length in range(-options.longest, options.longest + 1) if length]
-    edits = [draw(random, length, sequence, options.window) for length in lengths for _ in range(options.repeats)]
+    starts = (np.arange(len(lengths) * options.repeats) + 1) * APART * options.window
+    every = zip(np.repeat(lengths, options.repeats).tolist(), starts.tolist(), strict=True)
+    edits = [draw(random, length, start, sequence) for length, start in every]
     scorer = VariantScorer(net, {"r": sequence}, window=options.window, rc=options.rc)
     effects = scorer.score([PlacedEdit("r", edit) for edit in edits])
     scores = np.array([effect.log_likelihood_difference for effect in effects]).reshape(len(lengths), options.repeats)
@@ -94,9 +98,8 @@ def measure(net: HyenaGLT, sequence: bytes, options: argparse.Namespace) -> list
     ]
 
 
-def draw(random: np.random.Generator, length: int, sequence: bytes, window: int) -> Edit:
-    """A random insertion (length > 0) or deletion, away from the contig's ends."""
-    start = int(random.integers(window, len(sequence) - 2 * window))
+def draw(random: np.random.Generator, length: int, start: int, sequence: bytes) -> Edit:
+    """A random insertion (length > 0) or a deletion."""
     if length < 0:
         return Edit(start, sequence[start : start - length], b"")
     return Edit(start, b"", bytes(random.choice(np.frombuffer(b"ACGT", np.uint8), length)))
