@@ -160,7 +160,8 @@ def scored(scratch: Scratch, calls: str, output: Path) -> str:
     with gzip.open(output, "rt") as handle:
         after = [line.rstrip("\n").split("\t") for line in handle if line[0] != "#"]
     left_out = output.with_name(f"{output.name}.skipped.tsv")
-    num_left_out = len(left_out.read_text().splitlines()) - 1 if left_out.exists() else 0
+    listed = left_out.read_text().splitlines() if left_out.exists() else ["line"]
+    num_left_out = sum(not line.startswith("##") for line in listed) - 1  # a line of names stands above them
     source = [line.split("\t") for line in scratch.text(calls).splitlines() if line and line[0] != "#"]
     kept = iter(source)
     for columns in after:
