@@ -3,7 +3,7 @@
     python benchmarks/patching_pays.py GENOME.fa.gz [...] --measure     # seconds per update, on an idle machine
     python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
         [--local-layers 1] [--no-reading-frame] [--tracks FILE.bedgraph ...] [--folder runs/patching_pays]
-        [--window 4096] [--batch-size 4] [--json out.json] [--plot out.png]
+        [--window 4096] [--batch-size 4] [--evaluations 12] [--json out.json] [--plot out.png]
 
 Each setting and seed is one `hyena-glt pretrain` of the same net (preset `tiny`, one thread) on the same windows. A
 setting gets as many updates as `--seconds` allow at the rate that `--measure` found, all settings in turn on an idle
@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "entropy-8": {"mode": "entropy", "target_length": 8.0},
     "entropy-16": {"mode": "entropy", "target_length": 16.0},
     "random-8": {"mode": "random", "target_length": 8.0},
+    "random-16": {"mode": "random", "target_length": 16.0},
     "static-8": {"mode": "static", "size": 8.0},
     "static-16": {"mode": "static", "size": 16.0},
     "mix-8": {"mode": "mix", "target_length": 8.0},
@@ -52,7 +53,6 @@ MODEL_ORDERS = (10, 12)
 RATES_FILE, MODEL_FOLDER = "rates.json", "model"
 FIRST_ROUNDS, ROUNDS = 3, 24
 MANY_UPDATES = 10_000  # so that no evaluation falls into what is measured
-EVALUATIONS = 12
 
 
 def main() -> None:
@@ -109,6 +109,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--held-out-share", type=float, default=0.1)
+    parser.add_argument("--evaluations", type=int, default=12, help="of each run, evenly spaced")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     return parser.parse_args()
@@ -116,7 +117,7 @@ def parsed_options() -> argparse.Namespace:
 
 def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -> dict[str, Any]:
     """What a run does; all settings share everything but the patches and the number of updates."""
-    every = max(updates // EVALUATIONS, 1)
+    every = max(updates // options.evaluations, 1)
     local = dict.fromkeys(("num_local_encoder_layers", "num_local_decoder_layers"), options.local_layers)
     strands = {"reverse_complement": False} if options.tracks else {}
     held_out = {"held_out_share": options.held_out_share, "block": 65_536, "gap": 8192}
