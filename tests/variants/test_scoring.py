@@ -250,3 +250,23 @@ def test_the_length_of_an_indel_alone_is_no_score(net, length):
     scores = np.array([effect.log_likelihood_difference for effect in effects])
     assert abs(scores.mean()) < 4 * scores.std(ddof=1) / scores.size**0.5
     assert abs(scores.mean()) < 0.25 * 1.386 * max(abs(length), 4)
+
+
+@given(near=st.text("ACGT", min_size=1, max_size=12), far=st.text("ACGT", min_size=1, max_size=12))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_scores_of_indels_at_one_site_add_up(net, near, far):
+    """REF is treated as ALT is: an insertion in what another has made is the rest of both; taken back, all is lost."""
+    site, window = 335, 256  # windows begin at multiples of 16: a shift of up to 15 bases to the left changes none
+    left, right = CONTIG[:site], CONTIG[site:]
+    inner = far.encode()
+    both = near.encode() + inner
+    contigs = {"none": CONTIG, "far": left + inner + right, "both": left + both + right}
+    steps = [
+        PlacedEdit("none", Edit(site, b"", inner)),
+        PlacedEdit("far", Edit(site, b"", near.encode())),
+        PlacedEdit("both", Edit(site, both, b"")),
+        PlacedEdit("none", Edit(site, b"", both)),
+    ]
+    effects = VariantScorer(net, contigs, window=window, rc="none").score(steps)
+    first, second, back, at_once = (effect.log_likelihood_difference for effect in effects)
+    np.testing.assert_allclose([first + second, -back], at_once, **ROUNDING)
