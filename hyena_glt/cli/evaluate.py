@@ -54,6 +54,10 @@ def evaluate(
     ] = None,
     window: Annotated[int, typer.Option("--window", min=2, help="Bases that a language model reads together.")] = 8192,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Windows of a language model's forward.")] = 4,
+    mask_rate: Annotated[
+        float | None,
+        typer.Option("--mask-rate", help="Share of the bases hidden from a language model that sees both sides: 0.15."),
+    ] = None,
     sequence_column: lab.SequenceColumn = "sequence",
     label_column: lab.LabelColumn = None,
     separator: lab.Separator = None,
@@ -71,8 +75,8 @@ def evaluate(
 ) -> None:
     """Measure a net on sequence that it has not seen, with 95 % intervals.
 
-    A fine-tuned net is compared with labels. A language model gives bits per base over the called bases; windows are
-    what its interval resamples.
+    A fine-tuned net is compared with labels. A language model gives bits per base over the called bases, one that sees
+    both sides over those that are hidden from it; windows are what its interval resamples.
 
     Examples:
 
@@ -87,11 +91,15 @@ def evaluate(
     same_file([data, fasta, output, predictions])
     if patcher is not None and patch_size is not None:
         raise UsageError("expected one of --patcher and --patch-size")
+    if mask_rate is not None and not 0 < mask_rate < 1:
+        raise UsageError(f"--mask-rate: expected a share between 0 and 1, got {mask_rate:g}")
     if not folder.is_dir():
         raise ModelFileError("expected the folder of a saved net, found none", path=folder)
     is_task = is_finetuned(folder)
     if not is_task and (predictions or fasta or label_column or separator or rc):
         raise UsageError(f"{folder}: is a language model: options of labelled sequences mean nothing to it")
+    if is_task and mask_rate is not None:
+        raise UsageError(f"{folder}: is a fine-tuned net: --mask-rate is for language models")
 
     def origin() -> Provenance:
         return lab.input_provenance((data, fasta), folder)
@@ -109,7 +117,8 @@ def evaluate(
             folder, data, reader, cutter, place, average, strict, resamples, seed, predictions, origin
         )
     else:
-        facts = _evaluate_language(folder, data, cutter, place, alphabet.value, window, batch_size, resamples, seed)
+        sizes = (window, batch_size, resamples)
+        facts = _evaluate_language(folder, data, cutter, place, alphabet.value, sizes, mask_rate, seed)
     if output is not None:
         write_json(output, {"provenance": provenance.as_dict(), **facts})
     _print_facts(facts, as_json)
@@ -172,26 +181,38 @@ def _evaluate_language(
     cutter: Any,
     place: Any,
     alphabet: str,
-    window: int,
-    batch_size: int,
-    resamples: int,
+    sizes: tuple[int, int, int],
+    mask_rate: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Bits per base of a language model."""
+    """Bits per base of a language model; sizes: window, windows of a batch, resamples."""
     from hyena_glt.model import HyenaGLT
     from hyena_glt.training.corpus import Corpus
     from hyena_glt.training.language_bits import bits_per_base
 
     net = HyenaGLT.from_pretrained(folder, cutter).to(place)
+    if net.config.causal and mask_rate is not None:
+        raise UsageError(f"{folder}: is causal and predicts every base: --mask-rate is for nets that see both sides")
+    hidden = 0.15 if mask_rate is None else mask_rate
     letters = alphabet if net.config.alphabet_name == "bytes" else net.config.alphabet_name
     corpus = Corpus.from_fasta([data], letters)
+    window, batch_size, resamples = sizes
     with progress("evaluating", corpus.num_bases) as advance:
         found = bits_per_base(
-            net, corpus, window=window, batch_size=batch_size, resamples=resamples, seed=seed, progress=advance
+            net,
+            corpus,
+            window=window,
+            batch_size=batch_size,
+            mask_rate=hidden,
+            resamples=resamples,
+            seed=seed,
+            progress=advance,
         )
+    objective = {"objective": "next_byte"} if net.config.causal else {"objective": "masked_byte", "mask_rate": hidden}
     return {
         "task": "language model",
         "alphabet": letters,
+        **objective,
         "num_bases": found.num_bases,
         "num_windows": found.num_windows,
         "window": window,
@@ -236,7 +257,10 @@ def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(facts, indent=2, allow_nan=False))
         return
     if facts["task"] == "language model":
-        print(f"{facts['num_bases']:,} bases in {facts['num_windows']:,} windows of at most {facts['window']:,}")
+        hidden = "hidden " if facts["objective"] == "masked_byte" else ""
+        print(
+            f"{facts['num_bases']:,} {hidden}bases in {facts['num_windows']:,} windows of at most {facts['window']:,}"
+        )
     else:
         print(f"{facts['num_sequences']:,} sequences")
     lab.print_estimates(facts["metrics"])

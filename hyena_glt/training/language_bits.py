@@ -1,7 +1,9 @@
-"""How well a causal net predicts sequence that it is given: bits per base, with an interval.
+"""How well a net predicts sequence that it is given: bits per base, with an interval.
 
-Only called bases count: N and other ambiguity symbols are read, not predicted. Each window starts from nothing, so its
-first base has no prediction and the next ones little to go by; wider windows give lower figures.
+Only called bases count: N and other ambiguity symbols are read, not predicted. A causal net predicts every base from
+those before it. Each window starts from nothing, so its first base has no prediction and the next ones little to go
+by; wider windows give lower figures. A net that sees both sides predicts letters that are hidden from it, by draws
+that depend on the seed and the window alone; the two figures cannot be compared.
 """
 
 from __future__ import annotations
@@ -13,18 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hyena_glt.errors import ConfigError, DataError
 from hyena_glt.model import HyenaGLT
-from hyena_glt.model.heads import token_losses
 from hyena_glt.patching import Patcher
 from hyena_glt.tokens.byte_tokenizer import PAD_ID
 from hyena_glt.training.corpus import Corpus, Regions
-from hyena_glt.training.loader import Batch, eval_batches
+from hyena_glt.training.loader import eval_batches
+from hyena_glt.training.objectives import HELD_OUT, Task, make_task, target_losses
 from hyena_glt.training.patched_corpus import PatchedCorpus
+from hyena_glt.training.recipe import LETTER_BLIND, ObjectiveSection
 from hyena_glt.training.task_metrics import Estimate, estimate
-from hyena_glt.training.windows import WindowTable, learned_targets
+from hyena_glt.training.windows import WindowTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,28 +44,30 @@ def bits_per_base(
     *,
     window: int = 8192,
     batch_size: int = 4,
+    mask_rate: float = 0.15,
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
     progress: Callable[[int], None] | None = None,
 ) -> BitsPerBase:
-    """Mean of -log2 p over the called bases of a corpus, forward strand.
+    """Mean of -log2 p over the called bases of a corpus that are predicted, forward strand.
 
     Args:
-        net: Causal, with a patcher or learned boundaries.
+        net: With a patcher or learned boundaries; without `causal`, one whose patches do not depend on the letters.
         corpus: Of the net's alphabet.
         window: Bases that are read together; also what the bootstrap draws, since neighbours are alike.
         batch_size: Windows of a forward.
-        resamples, seed, confidence: Of the bootstrap; with a single window there is no interval.
+        mask_rate: Share of the letters that a net which sees both sides has to predict.
+        resamples, confidence: Of the bootstrap; with a single window there is no interval.
+        seed: Of the bootstrap and of what is hidden.
         progress: Told the bases of each batch.
 
     Raises:
-        ConfigError: A net that is not causal or has no patcher.
+        ConfigError: A net without patcher, a mask rate out of range, or patches that tell what is hidden.
         DataError: No called base to predict.
         AlphabetError: A symbol that the net does not have.
     """
-    if not net.config.causal:
-        raise ConfigError("bits per base: expected a causal net, got causal=False; it sees what it would predict")
+    objective = _objective(net, mask_rate)
     table = WindowTable(Regions.whole(corpus), window, max_ambiguous_share=1.0)
     patches = _patches(net, corpus)
     was_training = net.training
@@ -71,7 +75,7 @@ def bits_per_base(
     sums: list[NDArray[np.float64]] = []
     try:
         for batch in eval_batches(corpus, table, batch_size, patches):
-            sums.append(_sums(net, batch, corpus.alphabet.name))
+            sums.append(_sums(net, make_task(batch, objective, corpus.alphabet.name, seed, HELD_OUT)))
             if progress is not None:
                 progress(int((batch.tokens != PAD_ID).sum()))
     finally:
@@ -93,23 +97,41 @@ def bits_per_base(
     return BitsPerBase(bits=found["bits"], num_bases=int(targets.sum()), num_windows=len(targets))
 
 
+def _objective(net: HyenaGLT, mask_rate: float) -> ObjectiveSection:
+    if net.config.causal:
+        return ObjectiveSection()
+    if not 0 < mask_rate < 1:
+        raise ConfigError(f"mask_rate: expected a share in (0, 1), got {mask_rate}")
+    mode = "learned" if net.config.boundaries == "learned" else _patcher_of(net).args.patching_mode
+    if mode not in LETTER_BLIND:
+        raise ConfigError(
+            f"patches cut by the letters ({mode}) tell what is hidden from a net that sees both sides; "
+            "give it patches of equal size"
+        )
+    return ObjectiveSection(kind="masked_byte", mask_rate=mask_rate)
+
+
 @torch.no_grad()
-def _sums(net: HyenaGLT, batch: Batch, alphabet: str) -> NDArray[np.float64]:
+def _sums(net: HyenaGLT, task: Task) -> NDArray[np.float64]:
     """Nats and predicted bases of each window, `(2, batch)`."""
-    here = batch.to(net.device)
-    output = net(here.tokens, here.patch_lengths, here.known_starts, return_position_info=False)
-    targets: Tensor = here.tokens.masked_fill(~learned_targets(here.tokens, alphabet), PAD_ID)[:, 1:]
-    losses = token_losses(output.logits[:, :-1], net.vocabulary_ids(targets)).double().sum(1)
-    return torch.stack([losses, (targets != PAD_ID).sum(1).double()]).cpu().numpy()
+    here = task.to(net.device)
+    output = net(here.inputs, here.patch_lengths, here.known_starts, return_position_info=False)
+    losses = target_losses(output.logits, net, here).double().sum(1)
+    return torch.stack([losses, (here.targets != PAD_ID).sum(1).double()]).cpu().numpy()
 
 
 def _patches(net: HyenaGLT, corpus: Corpus) -> Patcher | PatchedCorpus | None:
     """What cuts the windows: patches of equal size anew in each, boundaries that sequence decides once for all."""
     if net.config.boundaries == "learned":
         return None
-    patcher = net.patcher()
-    if not isinstance(patcher, Patcher):
-        raise ConfigError(f"patcher: expected a Patcher, got {type(patcher).__name__}")
+    patcher = _patcher_of(net)
     if patcher.args.patching_mode in ("static", "byte"):
         return patcher
     return PatchedCorpus.from_patcher(corpus, patcher, reverse_complement=False)
+
+
+def _patcher_of(net: HyenaGLT) -> Patcher:
+    patcher = net.patcher()
+    if not isinstance(patcher, Patcher):
+        raise ConfigError(f"patcher: expected a Patcher, got {type(patcher).__name__}")
+    return patcher

@@ -115,13 +115,22 @@ def summed_loss(model: Callable[..., Any], net: HyenaGLT, task: Task) -> tuple[T
         boundaries, weighted by the targets.
     """
     output = model(task.inputs, task.patch_lengths, task.known_starts, return_position_info=False)
-    targets, logits = net.vocabulary_ids(task.targets), output.logits
-    if net.config.causal:
-        targets, logits = targets[:, 1:], logits[:, :-1]
-    loss = token_losses(logits, targets).sum()
+    loss = target_losses(output.logits, net, task).sum()
     if output.ratio_loss is None:
         return loss.detach(), loss
     return loss.detach(), loss + net.config.ratio_loss_weight * task.num_targets * output.ratio_loss
+
+
+def target_losses(logits: Tensor, net: HyenaGLT, task: Task) -> Tensor:
+    """Cross entropy in nats, 0 where nothing is to be predicted.
+
+    Returns:
+        `(batch, length)`, or `(batch, length - 1)` of a causal net, whose first base has no prediction.
+    """
+    targets = net.vocabulary_ids(task.targets)
+    if net.config.causal:
+        targets, logits = targets[:, 1:], logits[:, :-1]
+    return token_losses(logits, targets)
 
 
 def summed_losses(model: Callable[..., Any], net: HyenaGLT, tasks: Iterable[Task], autocast: Autocast) -> Tensor:

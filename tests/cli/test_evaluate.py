@@ -123,6 +123,29 @@ def test_a_language_model_gives_bits_per_base(cli, genome, tmp_path):
     assert f"{facts['num_bases']:,} bases in" in done.out
     refused = cli(*words, "--predictions", tmp_path / "p.tsv")
     assert (refused.code, "is a language model" in refused.err) == (2, True)
+    refused = cli(*words, "--mask-rate", 0.2)
+    assert (refused.code, "is causal" in refused.err) == (2, True)
+
+
+def test_a_language_model_that_sees_both_sides_predicts_what_is_hidden(cli, genome, tmp_path):
+    torch.manual_seed(0)
+    config = HyenaGLTConfig(**SMALL, genomic_vocab_size=4, alphabet="dna", causal=False)
+    HyenaGLT(config, Patcher(patching_mode="static", patch_size=8)).save_pretrained(tmp_path / "lm")
+    words = ("evaluate", tmp_path / "lm", genome, "--window", 4096, "--resamples", 0)
+    done = cli(*words, "--mask-rate", 0.3, "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert (facts["objective"], facts["mask_rate"]) == ("masked_byte", 0.3)
+    called = sum(line.upper().count(letter) for line in sequence_lines(genome) for letter in "ACGT")
+    assert facts["num_bases"] == pytest.approx(0.3 * called, rel=0.05)
+    assert 1.9 < facts["metrics"]["bits_per_base"]["value"] < 4
+    assert "hidden bases in" in cli(*words).out
+    refused = cli(*words, "--mask-rate", 1.5)
+    assert (refused.code, "between 0 and 1" in refused.err) == (2, True)
+
+
+def sequence_lines(path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if not line.startswith(">")]
 
 
 def test_bad_input_is_one_line(cli, tuned, tmp_path):
@@ -136,6 +159,7 @@ def test_bad_input_is_one_line(cli, tuned, tmp_path):
         ((folder, table, "-o", table), 2, "named twice"),
         ((folder, tmp_path / "other.tsv"), 1, "other.tsv:2: label: unknown class 'z'"),
         ((folder, table, "--sequence-column", "seq"), 1, "no column 'seq'"),
+        ((folder, table, "--mask-rate", 0.3), 2, "--mask-rate"),
         ((folder, table, "--patch-size", 4, "--patcher", table), 2, "--patch-size"),
     ]
     for words, code, message in cases:

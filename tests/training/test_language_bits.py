@@ -1,4 +1,4 @@
-"""Bits per base of a causal net against the losses of single windows."""
+"""Bits per base of a net against the losses of single windows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import torch
 from hyena_glt.config import HyenaGLTConfig
 from hyena_glt.errors import ConfigError, DataError
 from hyena_glt.model import HyenaGLT
+from hyena_glt.model.masked_bytes import mask_bytes
 from hyena_glt.patching import Patcher
 from hyena_glt.tokens import ByteTokenizer
 from hyena_glt.training.corpus import Corpus
 from hyena_glt.training.language_bits import bits_per_base
+from hyena_glt.training.objectives import row_generator
 
 SMALL = {"hidden_size": 24, "num_layers": 3, "local_hidden_size": 16, "ngram_table_size": 64, "filter_hidden_size": 8}
 
@@ -65,6 +67,24 @@ def test_bits_do_not_depend_on_the_batch_and_one_window_has_no_interval():
         assert net.training
 
 
+def test_a_net_that_sees_both_sides_predicts_what_is_hidden_from_it():
+    """By the definition: the letters that `mask_bytes` hides, window by window, and the net's shares for them."""
+    net = net_of(Patcher(patching_mode="static", patch_size=4), causal=False).eval()
+    text = sequence(90) + "NNNNN"
+    found = bits_per_base(net, Corpus.from_sequences({"a": text}), window=40, mask_rate=0.3, resamples=10, seed=5)
+    nats, num = 0.0, 0
+    for number, first in enumerate((0, 40, 80)):
+        tokens = ByteTokenizer().encode(text[first : first + 40]).unsqueeze(0)
+        inputs, labels = mask_bytes(tokens, 0.3, row_generator(5, 0, number))
+        with torch.no_grad():
+            log_shares = net(inputs).logits[0].double().log_softmax(-1)
+        for place in torch.nonzero(labels[0] >= 0).flatten().tolist():
+            nats -= float(log_shares[place, int(net.vocabulary_ids(labels)[0, place])])
+            num += 1
+    assert (found.num_bases, found.num_windows) == (num, 3)
+    assert found.bits.value == pytest.approx(nats / num / math.log(2), rel=1e-6)
+
+
 def _nothing():
     from contextlib import nullcontext
 
@@ -76,7 +96,9 @@ def test_what_has_no_bits_is_refused():
     static = Patcher(patching_mode="static", patch_size=4)
     with pytest.raises(DataError, match="no called base"):
         bits_per_base(net_of(static), corpus)
-    with pytest.raises(ConfigError, match="expected a causal net"):
-        bits_per_base(net_of(static, causal=False), corpus)
+    with pytest.raises(ConfigError, match="mask_rate"):
+        bits_per_base(net_of(static, causal=False), corpus, mask_rate=1.0)
+    with pytest.raises(ConfigError, match="tell what is hidden"):
+        bits_per_base(net_of(Patcher(patching_mode="space"), causal=False), corpus)
     with pytest.raises(ConfigError, match="external_patcher"):
         bits_per_base(net_of(), corpus)
