@@ -156,8 +156,13 @@ def report_problem(problem: BaseException, debug: bool) -> int:
 
 def _said(text: str, code: int) -> int:
     with suppress(BrokenPipeError):
-        print(f"error: {one_line(text)}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(_rank() + text)}", file=sys.stderr, flush=True)
     return code
+
+
+def _rank() -> str:
+    """Which of several processes of `torchrun` speaks."""
+    return f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ else ""
 
 
 def _close_stdout() -> None:

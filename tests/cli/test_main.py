@@ -32,6 +32,14 @@ def test_each_error_has_its_exit_code(problem, code, said, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_one_of_several_processes_says_which_it_is(monkeypatch, capsys):
+    for world, rank, said in (("1", "0", "error: no\n"), ("4", "2", "error: rank 2: no\n")):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        monkeypatch.setenv("RANK", rank)
+        assert report_problem(UsageError("no"), debug=False) == 2
+        assert capsys.readouterr().err == said
+
+
 def test_ctrl_c_is_one_line(cli, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
