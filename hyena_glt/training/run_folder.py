@@ -1,7 +1,7 @@
 """The folder of a training run: what the run is, and whether what lies there belongs to it.
 
 RUN_FOLDER/
-    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher or track
+    run.json            what the run is: recipe, hash of the sequence, hash of a given patcher or track; where it began
     patcher/            what cuts windows into patches, fitted on training sequence alone
     patches/            where it cuts the sequence, so that a resumed run need not cut again
     checkpoints/        weights, optimizer, random states, place in the data
@@ -18,7 +18,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 
 from hyena_glt.__about__ import __version__
 from hyena_glt.checks import parse_json
@@ -29,9 +31,13 @@ from hyena_glt.training.metrics_log import METRICS_FILE, TENSORBOARD_FOLDER
 from hyena_glt.training.nan_report import REPORT_FILE
 from hyena_glt.training.recipe import Recipe, differences
 
+if TYPE_CHECKING:
+    from hyena_glt.training.engine import Engine
+
 FORMAT = "hyena-glt/run/1"
 RUN_FILE = "run.json"
 VERSION_KEY = "hyena_glt_version"  # of the beginning; another one may go on
+PLACE_KEY = "begun_with"  # device, processes, threads, torch: others may go on too, with other last bits
 OWN_NAMES = (RUN_FILE, "patcher", "patches", "checkpoints", METRICS_FILE, TENSORBOARD_FOLDER, REPORT_FILE, "model")
 
 RunState = Literal["new", "begun", "done"]
@@ -71,9 +77,8 @@ class RunFolder:
                     f"{self.path / there[0]}: exists already, of no run; give --force to replace it"
                 )
             return "new"
-        known = parse_json(path.read_bytes(), path=path)
-        known.pop(VERSION_KEY, None)
-        changed = differences(known, identity)
+        known = self._facts()
+        changed = differences({key: known[key] for key in known.keys() - {VERSION_KEY, PLACE_KEY}}, identity)
         if not (self.checkpoints.exists() or (self.path / METRICS_FILE).exists()):
             return "new" if changed else "begun"  # refused or ended before its first update: nothing is lost
         if changed:
@@ -98,20 +103,40 @@ class RunFolder:
         with sole_process(self.path):
             yield
 
-    def begin(self, identity: Mapping[str, Any]) -> None:
+    def begin(self, identity: Mapping[str, Any], place: Mapping[str, Any]) -> None:
         """Remove the files of an earlier run and say what this one is.
+
+        Args:
+            identity: What the run is, as `run_identity` gives it.
+            place: What else decides the last bits, as `run_place` gives it.
 
         Raises:
             SystemProblem: The folder cannot be written.
         """
         for name in OWN_NAMES:
-            place = self.path / name
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
+            old = self.path / name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
             else:
-                place.unlink(missing_ok=True)
+                old.unlink(missing_ok=True)
+        facts = {VERSION_KEY: __version__, PLACE_KEY: dict(place), **identity}
         with atomic_write(self.path / RUN_FILE, "w", overwrite=True) as handle:
-            handle.write(json.dumps({VERSION_KEY: __version__, **identity}, indent=2, allow_nan=False) + "\n")
+            handle.write(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+
+    def moved(self, place: Mapping[str, Any]) -> list[str]:
+        """How a place differs from that where the run began, as `"threads: 1, now 2"`."""
+        known = self._facts().get(PLACE_KEY)
+        return [] if known is None else differences(known, place)
+
+    def _facts(self) -> dict[str, Any]:
+        path = self.path / RUN_FILE
+        return parse_json(path.read_bytes(), path=path)
+
+
+def run_place(engine: Engine) -> dict[str, Any]:
+    """What changes the last bits of sums, so that with all of it equal a resumed run has those of one never stopped."""
+    threads, version = torch.get_num_threads(), str(torch.__version__)
+    return {"device": engine.device.type, "processes": engine.world, "threads": threads, "torch": version}
 
 
 def run_identity(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from hyena_glt.training.nan_report import (
 from hyena_glt.training.objectives import BITS_PER_NAT, HELD_OUT, Task, make_task, summed_loss, summed_losses
 from hyena_glt.training.recipe import Recipe
 from hyena_glt.training.run_data import Note, TrainingData, evenly_spaced, prepare_data
-from hyena_glt.training.run_folder import RunFolder, run_identity
+from hyena_glt.training.run_folder import RunFolder, run_identity, run_place
 from hyena_glt.training.schedule import make_optimizer, rate_at, set_rate, share_done
 from hyena_glt.training.state import optimizer_tensors, restore_optimizer, restore_rng, rng_state
 
@@ -106,8 +106,10 @@ def open_run(
         return None
     with run.alone() if engine.is_main else nullcontext():
         if state == "new" and engine.is_main:
-            run.begin(identity)
+            run.begin(identity, run_place(engine))
         engine.barrier()
+        if moved := run.moved(run_place(engine)):
+            note(f"going on elsewhere than the run began ({'; '.join(moved)}): last bits may differ")
         data = prepare_data(recipe, corpus, run, engine, note)
     return Trainer(recipe, run, data, engine, note)
 

@@ -285,6 +285,20 @@ def test_a_run_that_never_learned_gives_way_to_another(begin, tmp_path):
     assert begin(tmp_path / "run").run().model is not None
 
 
+def test_a_run_that_goes_on_elsewhere_says_so(begin, tmp_path, notes):
+    """Threads change the last bits of sums; who resumes with others should not wonder why bits differ."""
+    begin(tmp_path / "run").run(stop=lambda: True)
+    begin(tmp_path / "run", resume=True)
+    assert not any("elsewhere" in note for note in notes)
+    path = tmp_path / "run" / "run.json"
+    facts = json.loads(path.read_text())
+    assert facts["begun_with"] == {"device": "cpu", "processes": 1, "threads": 1, "torch": torch.__version__}
+    facts["begun_with"]["threads"] = 3
+    path.write_text(json.dumps(facts))
+    assert begin(tmp_path / "run", resume=True).run().model is not None
+    assert any("elsewhere than the run began (threads: 3, now 1)" in note for note in notes)
+
+
 def test_another_recipe_or_corpus_is_refused_with_the_difference(begin, tmp_path):
     begin(tmp_path / "run").run(stop=lambda: True)
     with pytest.raises(ConfigError, match=r"recipe\.seed: 0, now 3; .*--force"):
