@@ -118,6 +118,18 @@ def test_a_limit_is_kept():
     assert 1 < found["sizes"][0] < 20
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_limit_is_kept_on_cuda():
+    device = torch.device("cuda", 0)
+    net = HyenaGLT(HyenaGLTConfig.preset("tiny"), Patcher(patching_mode="static", patch_size=16)).eval().to(device)
+    long = [generate_random_genomic_sequence(4096, seed=seed) for seed in range(20)]
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    sizes = [len(b["results"]) for b in MemoryOptimizedProcessor(net, None, 0.25).process_with_memory_management(long)]
+    assert sum(sizes) == 20
+    assert torch.cuda.max_memory_allocated(device) - before <= TOLERANCE * 0.25 * GIB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "limit", "lengths"),

@@ -10,7 +10,7 @@ import torch
 
 from hyena_glt.errors import ConfigError
 from hyena_glt.processing import memory_meter as meters
-from hyena_glt.processing.memory_meter import ProcessMeter, highest_bytes, is_out_of_memory, memory_meter
+from hyena_glt.processing.memory_meter import CudaMeter, ProcessMeter, highest_bytes, is_out_of_memory, memory_meter
 
 MIB = 1 << 20
 SIZE = 256 * MIB
@@ -47,6 +47,46 @@ def test_without_proc_the_mark_of_the_system_call_is_used(monkeypatch):
     monkeypatch.setattr(meters, "STATUS", Path("/nowhere/status"))
     assert highest_bytes() > 0.2 * kernel
     assert ProcessMeter().held() == 0
+
+
+def test_a_cuda_device_is_measured_by_the_allocator(monkeypatch):
+    """Without a device: PyTorch's counters are stood in for, of one that held 100 before."""
+    device = torch.device("cuda", 1)
+    counters = {"now": 100, "highest": 500}
+
+    def read(name):
+        def counter(asked):
+            assert asked == device
+            return counters[name]
+
+        return counter
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", read("now"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", read("highest"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda asked: counters.update(highest=counters["now"]))
+    meter = memory_meter(device)
+    assert isinstance(meter, CudaMeter)
+    meter.begin()
+    assert (meter.held(), meter.peak()) == (0, 0)
+    counters.update(now=130, highest=190)
+    assert (meter.held(), meter.peak()) == (30, 90)
+    meter.begin()
+    assert meter.peak() == 30
+    counters.update(now=60, highest=80)
+    assert (meter.held(), meter.peak()) == (-40, 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_highest_mark_of_a_cuda_device():
+    device = torch.device("cuda", 0)
+    meter = memory_meter(device)
+    meter.begin()
+    block = torch.ones(SIZE, dtype=torch.uint8, device=device)
+    assert meter.held() == SIZE
+    del block
+    assert (meter.held(), meter.peak()) == (0, SIZE)
+    meter.begin()
+    assert meter.peak() == 0
 
 
 @pytest.mark.parametrize(
