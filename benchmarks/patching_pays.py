@@ -3,7 +3,7 @@
     python benchmarks/patching_pays.py GENOME.fa.gz [...] --measure     # seconds per update, on an idle machine
     python benchmarks/patching_pays.py GENOME.fa.gz [...] [--seconds 600] [--seeds 0 1] [--settings byte static-8 ...]
         [--local-layers 1] [--no-reading-frame] [--tracks FILE.bedgraph ...] [--folder runs/patching_pays]
-        [--window 4096] [--batch-size 4] [--evaluations 12] [--json out.json] [--plot out.png]
+        [--dropout 0] [--window 4096] [--batch-size 4] [--evaluations 12] [--json out.json] [--plot out.png]
 
 Each setting and seed is one `hyena-glt pretrain` of the same net (preset `tiny`, one thread) on the same windows. A
 setting gets as many updates as `--seconds` allow at the rate that `--measure` found, all settings in turn on an idle
@@ -104,6 +104,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--tracks", nargs="+", type=Path, default=[], help="bigWig or bedGraph, each a setting more")
     parser.add_argument("--local-layers", type=int, default=1, help="of the net, on each side of the trunk")
     parser.add_argument("--no-reading-frame", dest="reading_frame", action="store_false", help="nets as they were")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of the net, and of its n-grams")
     parser.add_argument("--folder", type=Path, default=Path("runs/patching_pays"))
     parser.add_argument("--window", type=int, default=4096)
     parser.add_argument("--batch-size", type=int, default=4)
@@ -119,10 +120,17 @@ def recipe_of(options: argparse.Namespace, name: str, seed: int, updates: int) -
     """What a run does; all settings share everything but the patches and the number of updates."""
     every = max(updates // options.evaluations, 1)
     local = dict.fromkeys(("num_local_encoder_layers", "num_local_decoder_layers"), options.local_layers)
+    dropped = {"dropout": options.dropout, "ngram_dropout": options.dropout} if options.dropout else {}
     strands = {"reverse_complement": False} if options.tracks else {}
     held_out = {"held_out_share": options.held_out_share, "block": 65_536, "gap": 8192}
     return {
-        "model": {"preset": "tiny", "genomic_vocab_size": 4, "reading_frame": options.reading_frame, **local},
+        "model": {
+            "preset": "tiny",
+            "genomic_vocab_size": 4,
+            "reading_frame": options.reading_frame,
+            **local,
+            **dropped,
+        },
         "data": {"window": options.window, **held_out, **strands},
         "patching": SETTINGS[name],
         "optimizer": {"lr": options.learning_rate},
