@@ -107,7 +107,7 @@ def main() -> None:
         rows.append(result("substitution", "head", head_scores(variants, context_features(variants)), variants))
     for scored in nets(options):
         rows += net_rows(cells, scored, variants, options)
-    print(as_table(rows))
+    print(as_table(rows), cells.about_code(), sep="\n\n")
     if options.json:
         asked = {"window": options.window, "untrained_window": options.untrained_window, "size": options.size}
         about = {"machine": machine(), "torch": torch.__version__, "options": asked, "published": PUBLISHED}

@@ -41,7 +41,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from baseline_cnn import cnn_probabilities, fit_cnn, planned_epochs
-from machine import machine
+from machine import code_hash, machine
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
@@ -142,7 +142,7 @@ def main() -> None:
         for seed in () if options.table_only else options.seeds:
             fit_missing(cells, name, dataset, seed, methods, options)
         rows += result_rows(cells, name, dataset, methods, options)
-    print(as_table(rows, options))
+    print(as_table(rows, options), cells.about_code(), sep="\n\n")
     if options.json:
         about = {"machine": machine(), "torch": torch.__version__, "options": settings_of(options)}
         about["options"]["shared_word"] = options.shared_word
@@ -180,10 +180,14 @@ def require_sklearn() -> None:
 
 
 class FinishedCells:
-    """Results in a file of JSON lines, found again by their keys; a line cut short by a kill is left out."""
+    """Results in a file of JSON lines, found again by their keys; a line cut short by a kill is left out.
+
+    The code that made a cell is no part of its key; `about_code` says how many versions made those that were used.
+    """
 
     def __init__(self, path: Path, found: dict[str, dict[str, Any]]) -> None:
         self.path, self.found = path, found
+        self._used: set[str] = set()
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -203,11 +207,18 @@ class FinishedCells:
 
     def get(self, key: dict[str, Any]) -> dict[str, Any] | None:
         """The cell of a key."""
-        return self.found.get(self.name(key))
+        cell = self.found.get(self.name(key))
+        if cell is not None:
+            self._used.add(cell.get("code", "unknown"))
+        return cell
+
+    def about_code(self) -> str:
+        """For below a table."""
+        return f"Code that made the cells, by hash: {', '.join(sorted(self._used))}; now {code_hash()}."
 
     def add(self, key: dict[str, Any], **values: Any) -> dict[str, Any]:
         """Keep a cell, in the file too."""
-        cell = {"key": key, **values}
+        cell = {"key": key, "code": code_hash(), **values}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as handle:
             handle.write(json.dumps(cell) + "\n")
