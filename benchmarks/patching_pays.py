@@ -220,28 +220,39 @@ def seconds_to(curve: list[tuple[float, float]], bits: float) -> float | None:
 
 
 def as_table(result: dict[str, Any]) -> str:
-    """The result as Markdown; what a setting needs to reach the byte mode's last figure, of the same seed."""
+    """The result as Markdown: when a setting reaches the byte mode's last figure of its seed, and that its best."""
     lines = [
         f"{result['machine']}; {', '.join(result['genomes'])}; {result['seconds']:g} s of training a run; bits per "
         "base held out, one figure for each seed",
         "",
-        "| setting | bits per base, last | least | updates | s per update | seconds to the byte mode's last figure |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| setting | bits per base, last | least | after, s | byte mode there after, s | updates | s per update | "
+        "seconds to the byte mode's last figure |",
+        "| --- " * 8 + "|",
     ]
-    byte = {row["seed"]: row["bits_per_base"] for row in result["rows"] if row["setting"] == "byte"}
+    byte = {row["seed"]: row for row in result["rows"] if row["setting"] == "byte"}
     for name in dict.fromkeys(row["setting"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["setting"] == name]
-        reached = [seconds_to(row["curve"], byte[row["seed"]]) if row["seed"] in byte else None for row in rows]
+        best = [min(row["curve"], key=lambda point: point[1]) for row in rows]
+        pairs = [(row, found, byte.get(row["seed"])) for row, found in zip(rows, best, strict=True)]
+        there = [None if other is None else seconds_to(other["curve"], bits) for _, (_, bits), other in pairs]
+        reached = [None if b is None else seconds_to(row["curve"], b["bits_per_base"]) for row, _, b in pairs]
         cells = [
             ", ".join(f"{row['bits_per_base']:.4f}" for row in rows),
-            ", ".join(f"{min(bits for _, bits in row['curve']):.4f}" for row in rows),
+            ", ".join(f"{bits:.4f}" for _, bits in best),
+            ", ".join(f"{seconds:.0f}" for seconds, _ in best),
+            ", ".join(map(rounded, there)),
             f"{rows[0]['steps']:,}",
             f"{result['seconds_per_update'][name]:.3f}",
-            ", ".join("never" if s is None else f"{s:.0f}" for s in reached),
+            ", ".join(map(rounded, reached)),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *(f"- {name}: {bits:.4f} bits per base" for name, bits in result["references"].items())]
     return "\n".join(lines)
+
+
+def rounded(seconds: float | None) -> str:
+    """For the table."""
+    return "never" if seconds is None else f"{seconds:.0f}"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
