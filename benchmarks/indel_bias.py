@@ -11,9 +11,11 @@ with the variant put in, all bases summed): about ln 4 nats for each base.
 The indels of a length follow each other at one site, each in the sequence that the one before has made: a random
 sequence with a random insertion is a random sequence again. What one sequence has by chance then counts once for the
 indel that makes it and once against the next, so in the mean chance cancels, but for the first and last sequence, and
-what a length gains or loses by itself stays: a close bound on a bias, in nats. It is no test at 2 standard errors, since
-the mean of a chain varies less than the errors shown, which are those of independent scores. With `--apart` each indel has sequence of its own: then about 4.6% of the
-lengths of an unbiased scorer lie beyond 2 standard errors by chance, and the z have a mean of 0 and a variance of 1.
+what a length gains or loses by itself stays: a close bound on a bias, in nats. It is no test at 2 standard errors,
+since the mean of a chain varies less than the errors shown, which are those of independent scores.
+
+With `--apart` each indel has sequence of its own: then about 4.6% of the lengths of an unbiased scorer lie beyond 2
+standard errors by chance, and the z have a mean of 0 and a variance of 1.
 """
 
 from __future__ import annotations
