@@ -1,35 +1,32 @@
 """Whether the length of an insertion or deletion alone gives a score.
 
-    python benchmarks/indel_bias.py [--apart] [--model FOLDER] [--preset tiny] [--longest 50] [--repeats 200]
+    python benchmarks/indel_bias.py [--rounds 10] [--model FOLDER] [--preset tiny] [--longest 50] [--repeats 200]
         [--window 256] [--rc none|avg] [--seed 0] [--threads 1] [--json out.json]
 
 Random insertions and deletions in random sequence say nothing, so their mean log-likelihood difference has to be 0 at
-every length. For each length from -LONGEST to LONGEST the table has the mean, the standard error that as many scores
-apart would have, and z = mean / error. Beside it stands what windows of unequal length would give (the reference window
-with the variant put in, all bases summed): about ln 4 nats for each base.
+every length from -LONGEST to LONGEST. A round scores REPEATS of each length, each in sequence of its own. Chance alone
+puts 4.6% of the means of a round beyond 2 of their standard errors, so of 100 lengths some in nearly every round: one
+round can't tell a bias from chance. Many can, since chance shrinks with the root of their number and a bias does not.
+For each length the table has the mean of the first round and of all, each also divided by its own standard error (z).
+Above it stands whether the means of all lie within 2 standard errors of *one* round, as its own would but for chance.
 
-The indels of a length follow each other at one site, each in the sequence that the one before has made: a random
-sequence with a random insertion is a random sequence again. What one sequence has by chance then counts once for the
-indel that makes it and once against the next, so in the mean chance cancels, but for the first and last sequence, and
-what a length gains or loses by itself stays: a close bound on a bias, in nats. It is no test at 2 standard errors,
-since the mean of a chain varies less than the errors shown, which are those of independent scores.
-
-With `--apart` each indel has sequence of its own: then about 4.6% of the lengths of an unbiased scorer lie beyond 2
-standard errors by chance, and the z have a mean of 0 and a variance of 1.
+Beside it stands what windows of unequal length would give (the reference window with the variant put in, all bases
+summed): about ln 4 nats for each base.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from machine import machine
+from numpy.typing import NDArray
 
 from hyena_glt import HyenaGLT, HyenaGLTConfig
 from hyena_glt.patching import calibrate
@@ -40,16 +37,16 @@ from hyena_glt.variants.reference import GenomeInMemory
 from hyena_glt.variants.reference_check import fetcher
 from hyena_glt.variants.windows import allele_windows
 
-APART = 3  # windows from one indel to the next, so that no two share a base
-BEFORE = 8  # bases that the site of a chain lies behind where windows begin, so that all shifts to the left share one
+FloatArray = NDArray[np.float64]
 
-Reference = dict[str, bytes]
+CONTIG = "random"
+APART = 3  # windows from one indel to the next, so that no two share a base
 
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--apart", action="store_true", help="each indel in sequence of its own")
+    parser.add_argument("--rounds", type=int, default=10, help="of REPEATS indels at each length")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--longest", type=int, default=50)
@@ -62,20 +59,28 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     lengths = [length for length in range(-options.longest, options.longest + 1) if length]
-    reference, edits = (indels_apart if options.apart else chains)(lengths, options)
-    net, label = load(options, reference)
+    sequence, edits = indels(lengths, options, round_=0)
+    net, label = load(options, sequence)
     began = time.process_time()
-    rows = measure(net, reference, lengths, edits, options)
+    unequal = of_unequal_windows(net, sequence, edits[:: options.repeats], options.window)
+    scores = [score(net, sequence, edits, options)]
+    for round_ in range(1, options.rounds):
+        print(f"{round_} of {options.rounds} rounds: {time.process_time() - began:.0f} CPU s", file=sys.stderr)
+        scores.append(score(net, *indels(lengths, options, round_), options))
+    rows = [
+        {"length": length, "first": statistics_of(of_length[0]), "all": statistics_of(of_length), "unequal": u}
+        for length, of_length, u in zip(lengths, np.stack(scores, axis=1), unequal, strict=True)
+    ]
     cpu_s = time.process_time() - began
     print(as_table(rows, label, options, cpu_s))
     if options.json:
-        about = {name: getattr(options, name) for name in ("apart", "window", "rc", "repeats", "seed")}
+        about = {name: getattr(options, name) for name in ("rounds", "window", "rc", "repeats", "seed")}
         content = {"machine": machine(), "net": label, **about, "cpu_s": cpu_s, "summary": summary(rows), "rows": rows}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def load(options: argparse.Namespace, reference: Reference) -> tuple[HyenaGLT, str]:
-    """The net of `--model`, or one of random weights; a net without patcher gets one fitted on the reference."""
+def load(options: argparse.Namespace, sequence: bytes) -> tuple[HyenaGLT, str]:
+    """The net of `--model`, or one of random weights; a net without patcher gets one fitted on the sequence."""
     if options.model is not None:
         net, label = HyenaGLT.from_pretrained(options.model), options.model.name
     else:
@@ -83,40 +88,18 @@ def load(options: argparse.Namespace, reference: Reference) -> tuple[HyenaGLT, s
         net = HyenaGLT(HyenaGLTConfig.preset(options.preset, genomic_vocab_size=4)).eval()
         label = f"untrained {options.preset} net, seed {options.seed}"
     if net.external_patcher is None and net.merger is None:
-        net.external_patcher = calibrate(reference.values(), target_mean_length=16, max_patch_length=64).build()
+        net.external_patcher = calibrate([sequence], target_mean_length=16, max_patch_length=64).build()
     return net, label
 
 
-def chains(lengths: list[int], options: argparse.Namespace) -> tuple[Reference, list[PlacedEdit]]:
-    """Indels of a length one after the other at one site: `repeats` contigs and edits for each length.
-
-    Behind the site stands one random string; the indel numbered k takes its bases k n to (k + 1) n away, or puts them
-    back where they and all before them are missing.
-    """
-    before, around = options.window + BEFORE, 2 * options.window
-    bases = [before + options.repeats * abs(length) + around for length in lengths]
-    sequence = generate_random_genomic_sequence(sum(bases), seed=options.seed + 1).encode()
-    places = list(accumulate(bases, initial=0))
-    reference, edits = {}, []
-    for length, start, end in zip(lengths, places[:-1], places[1:], strict=True):
-        n = abs(length)
-        left, right = sequence[start : start + before], sequence[start + before : end]
-        for k in range(options.repeats):
-            name = f"{length}:{k}"
-            taken, there = right[k * n : (k + 1) * n], k if length < 0 else k + 1
-            reference[name] = left + right[there * n : there * n + around]
-            edits.append(PlacedEdit(name, Edit(before, taken, b"") if length < 0 else Edit(before, b"", taken)))
-    return reference, edits
-
-
-def indels_apart(lengths: list[int], options: argparse.Namespace) -> tuple[Reference, list[PlacedEdit]]:
-    """`repeats` indels of each length, `APART` windows from each other on one contig."""
-    random = np.random.default_rng(options.seed)
+def indels(lengths: list[int], options: argparse.Namespace, round_: int) -> tuple[bytes, list[PlacedEdit]]:
+    """Random sequence and a round of `repeats` indels of each length in it, `APART` windows from each other."""
+    random = np.random.default_rng([options.seed, round_])
     starts = (np.arange(len(lengths) * options.repeats) + 1) * APART * options.window
     bases = int(starts[-1]) + APART * options.window
-    sequence = generate_random_genomic_sequence(bases, seed=options.seed + 1).encode()
+    sequence = generate_random_genomic_sequence(bases, seed=int(random.integers(2**31))).encode()
     every = zip(np.repeat(lengths, options.repeats).tolist(), starts.tolist(), strict=True)
-    return {"r": sequence}, [PlacedEdit("r", draw(random, length, start, sequence)) for length, start in every]
+    return sequence, [PlacedEdit(CONTIG, draw(random, length, start, sequence)) for length, start in every]
 
 
 def draw(random: np.random.Generator, length: int, start: int, sequence: bytes) -> Edit:
@@ -126,29 +109,21 @@ def draw(random: np.random.Generator, length: int, start: int, sequence: bytes) 
     return Edit(start, b"", bytes(random.choice(np.frombuffer(b"ACGT", np.uint8), length)))
 
 
-def measure(
-    net: HyenaGLT, reference: Reference, lengths: list[int], edits: list[PlacedEdit], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """One row per length."""
-    effects = VariantScorer(net, reference, window=options.window, rc=options.rc).score(edits)
-    scores = np.array([effect.log_likelihood_difference for effect in effects]).reshape(len(lengths), options.repeats)
-    errors = scores.std(axis=1, ddof=1) / options.repeats**0.5
-    unequal = of_unequal_windows(net, reference, edits[:: options.repeats], options.window)
-    return [
-        {
-            "length": length,
-            "mean": float(row.mean()),
-            "error": float(error),
-            "z": float(row.mean() / error),
-            "unequal": u,
-        }
-        for length, row, error, u in zip(lengths, scores, errors, unequal, strict=True)
-    ]
+def score(net: HyenaGLT, sequence: bytes, edits: list[PlacedEdit], options: argparse.Namespace) -> FloatArray:
+    """Log-likelihood differences `(length, repeat)`."""
+    effects = VariantScorer(net, {CONTIG: sequence}, window=options.window, rc=options.rc).score(edits)
+    return np.array([effect.log_likelihood_difference for effect in effects]).reshape(-1, options.repeats)
 
 
-def of_unequal_windows(net: HyenaGLT, reference: Reference, edits: list[PlacedEdit], window: int) -> list[float]:
+def statistics_of(scores: FloatArray) -> dict[str, float]:
+    """Mean of the scores of a length, its standard error, and z."""
+    mean, error = float(scores.mean()), float(scores.std(ddof=1) / scores.size**0.5)
+    return {"mean": mean, "error": error, "z": mean / error}
+
+
+def of_unequal_windows(net: HyenaGLT, sequence: bytes, edits: list[PlacedEdit], window: int) -> list[float]:
     """The same difference where the ALT window is longer or shorter by the indel, one draw a length."""
-    genome, reader = GenomeInMemory(reference), WindowReader(net, 16)
+    genome, reader = GenomeInMemory({CONTIG: sequence}), WindowReader(net, 16)
     pairs = []
     for contig, edit in edits:
         fetch = fetcher(genome, contig)
@@ -159,43 +134,54 @@ def of_unequal_windows(net: HyenaGLT, reference: Reference, edits: list[PlacedEd
     return [alt - ref for ref, alt in zip(sums[::2], sums[1::2], strict=True)]
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Over all lengths."""
-    z = np.array([row["z"] for row in rows])
-    slope = np.polyfit([row["length"] for row in rows], [row["mean"] for row in rows], 1)[0]
-    slope_unequal = np.polyfit([row["length"] for row in rows], [row["unequal"] for row in rows], 1)[0]
+    of = {key: {name: np.array([row[key][name] for row in rows]) for name in rows[0][key]} for key in ("first", "all")}
+    lengths = [row["length"] for row in rows]
+    means, unequal = of["all"]["mean"], [row["unequal"] for row in rows]
     return {
         "lengths": len(rows),
-        "beyond_2_errors": int((abs(z) > 2).sum()),
-        "largest_z": float(abs(z).max()),
-        "largest_mean": max(abs(row["mean"]) for row in rows),
-        "mean_z": float(z.mean()),
-        "variance_z": float(z.var(ddof=1)),
-        "nats_per_base_of_length": float(slope),
-        "nats_per_base_with_unequal_windows": float(slope_unequal),
+        **{
+            key: {
+                "beyond_2_errors": int((abs(found["z"]) > 2).sum()),
+                "largest_z": float(abs(found["z"]).max()),
+                "mean_z": float(found["z"].mean()),
+                "variance_z": float(found["z"].var(ddof=1)),
+            }
+            for key, found in of.items()
+        },
+        "largest_mean": float(abs(means).max()),
+        "largest_mean_in_errors_of_one_round": float((abs(means) / of["first"]["error"]).max()),
+        "nats_per_base_of_length": float(np.polyfit(lengths, means, 1)[0]),
+        "nats_per_base_with_unequal_windows": float(np.polyfit(lengths, unequal, 1)[0]),
     }
 
 
 def as_table(rows: list[dict[str, Any]], label: str, options: argparse.Namespace, cpu_s: float) -> str:
     """The result as Markdown."""
     found = summary(rows)
+    sizes = {"first": f"{options.repeats:,} indels a length", "all": f"{options.repeats * options.rounds:,} a length"}
     lines = [
         f"{machine()}, torch {torch.__version__}; {label}; window {options.window}, rc {options.rc}, "
-        f"{options.repeats} indels a length, {'apart' if options.apart else 'in a chain'}, {cpu_s:.0f} CPU seconds",
-        f"{found['beyond_2_errors']} of {found['lengths']} lengths beyond 2 standard errors"
-        f"{f' (by chance {0.0455 * len(rows):.1f})' if options.apart else ''}; largest |z| {found['largest_z']:.2f}, "
-        f"largest |mean| {found['largest_mean']:.3f} nats, mean z {found['mean_z']:.3f}, variance of z "
-        f"{found['variance_z']:.2f}",
-        f"Slope over length: {found['nats_per_base_of_length']:+.5f} nats per base; with unequal windows "
+        f"{options.rounds} rounds, {cpu_s:.0f} CPU seconds",
+        *(
+            f"{size}: {found[key]['beyond_2_errors']} of {found['lengths']} lengths beyond 2 standard errors "
+            f"(by chance {0.0455 * len(rows):.1f}), largest |z| {found[key]['largest_z']:.2f}, "
+            f"mean z {found[key]['mean_z']:.3f}, variance of z {found[key]['variance_z']:.2f}"
+            for key, size in sizes.items()
+        ),
+        f"Largest |mean| of {sizes['all']} {found['largest_mean']:.3f} nats, at most "
+        f"{found['largest_mean_in_errors_of_one_round']:.2f} standard errors of one round; slope over length "
+        f"{found['nats_per_base_of_length']:+.5f} nats per base, with unequal windows "
         f"{found['nats_per_base_with_unequal_windows']:+.3f}",
         "",
-        "| length | mean, nats | standard error | z | unequal windows, one draw |",
-        "| --- " * 5 + "|",
+        f"| length | {sizes['first']}: mean, nats | z | {sizes['all']}: mean, nats | z | unequal windows, one draw |",
+        "| --- " * 6 + "|",
     ]
-    lines += [
-        f"| {r['length']:+d} | {r['mean']:+.4f} | {r['error']:.4f} | {r['z']:+.2f} | {r['unequal']:+.1f} |"
-        for r in rows
-    ]
+    for row in rows:
+        one, every = row["first"], row["all"]
+        cells = f"{one['mean']:+.4f} | {one['z']:+.2f} | {every['mean']:+.4f} | {every['z']:+.2f}"
+        lines.append(f"| {row['length']:+d} | {cells} | {row['unequal']:+.1f} |")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,8 +117,8 @@ def evaluate(
             folder, data, reader, cutter, place, average, strict, resamples, seed, predictions, origin
         )
     else:
-        sizes = (window, batch_size, resamples)
-        facts = _evaluate_language(folder, data, cutter, place, alphabet.value, sizes, mask_rate, seed)
+        how = {"window": window, "batch_size": batch_size, "mask_rate": mask_rate, "resamples": resamples, "seed": seed}
+        facts = _evaluate_language(folder, data, cutter, place, alphabet.value, how)
     if output is not None:
         write_json(output, {"provenance": provenance.as_dict(), **facts})
     _print_facts(facts, as_json)
@@ -176,46 +176,29 @@ def _evaluate_task(
 
 
 def _evaluate_language(
-    folder: Path,
-    data: Path,
-    cutter: Any,
-    place: Any,
-    alphabet: str,
-    sizes: tuple[int, int, int],
-    mask_rate: float | None,
-    seed: int,
+    folder: Path, data: Path, cutter: Any, place: Any, alphabet: str, how: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Bits per base of a language model; sizes: window, windows of a batch, resamples."""
+    """Bits per base of a language model; how: what `bits_per_base` takes."""
     from hyena_glt.model import HyenaGLT
     from hyena_glt.training.corpus import Corpus
     from hyena_glt.training.language_bits import bits_per_base
 
     net = HyenaGLT.from_pretrained(folder, cutter).to(place)
-    if net.config.causal and mask_rate is not None:
+    if net.config.causal and how["mask_rate"] is not None:
         raise UsageError(f"{folder}: is causal and predicts every base: --mask-rate is for nets that see both sides")
-    hidden = 0.15 if mask_rate is None else mask_rate
     letters = alphabet if net.config.alphabet_name == "bytes" else net.config.alphabet_name
     corpus = Corpus.from_fasta([data], letters)
-    window, batch_size, resamples = sizes
     with progress("evaluating", corpus.num_bases) as advance:
-        found = bits_per_base(
-            net,
-            corpus,
-            window=window,
-            batch_size=batch_size,
-            mask_rate=hidden,
-            resamples=resamples,
-            seed=seed,
-            progress=advance,
-        )
-    objective = {"objective": "next_byte"} if net.config.causal else {"objective": "masked_byte", "mask_rate": hidden}
+        found = bits_per_base(net, corpus, **how, progress=advance)
+    hidden = found.mask_rate
+    objective = {"objective": "next_byte"} if hidden is None else {"objective": "masked_byte", "mask_rate": hidden}
     return {
         "task": "language model",
         "alphabet": letters,
         **objective,
         "num_bases": found.num_bases,
         "num_windows": found.num_windows,
-        "window": window,
+        "window": how["window"],
         "metrics": {"bits_per_base": found.bits.as_dict()},
     }
 

@@ -36,6 +36,7 @@ class BitsPerBase:
     bits: Estimate  # the interval resamples whole windows
     num_bases: int  # that were predicted
     num_windows: int
+    mask_rate: float | None  # share of the letters that was hidden; None: a causal net, which predicts all
 
 
 def bits_per_base(
@@ -44,7 +45,7 @@ def bits_per_base(
     *,
     window: int = 8192,
     batch_size: int = 4,
-    mask_rate: float = 0.15,
+    mask_rate: float | None = None,
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -57,13 +58,15 @@ def bits_per_base(
         corpus: Of the net's alphabet.
         window: Bases that are read together; also what the bootstrap draws, since neighbours are alike.
         batch_size: Windows of a forward.
-        mask_rate: Share of the letters that a net which sees both sides has to predict.
+        mask_rate: Share of the letters that a net which sees both sides has to predict; None: as in training by
+            default.
         resamples, confidence: Of the bootstrap; with a single window there is no interval.
         seed: Of the bootstrap and of what is hidden.
         progress: Told the bases of each batch.
 
     Raises:
-        ConfigError: A net without patcher, a mask rate out of range, or patches that tell what is hidden.
+        ConfigError: A net without patcher, a mask rate out of range or for a causal net, or patches that tell what is
+            hidden.
         DataError: No called base to predict.
         AlphabetError: A symbol that the net does not have.
     """
@@ -94,13 +97,20 @@ def bits_per_base(
         seed=seed,
         confidence=confidence,
     )
-    return BitsPerBase(bits=found["bits"], num_bases=int(targets.sum()), num_windows=len(targets))
+    return BitsPerBase(
+        bits=found["bits"],
+        num_bases=int(targets.sum()),
+        num_windows=len(targets),
+        mask_rate=None if net.config.causal else objective.mask_rate,
+    )
 
 
-def _objective(net: HyenaGLT, mask_rate: float) -> ObjectiveSection:
+def _objective(net: HyenaGLT, mask_rate: float | None) -> ObjectiveSection:
     if net.config.causal:
+        if mask_rate is not None:
+            raise ConfigError("mask_rate: a causal net predicts every base; only nets that see both sides have one")
         return ObjectiveSection()
-    if not 0 < mask_rate < 1:
+    if mask_rate is not None and not 0 < mask_rate < 1:
         raise ConfigError(f"mask_rate: expected a share in (0, 1), got {mask_rate}")
     mode = "learned" if net.config.boundaries == "learned" else _patcher_of(net).args.patching_mode
     if mode not in LETTER_BLIND:
@@ -108,7 +118,8 @@ def _objective(net: HyenaGLT, mask_rate: float) -> ObjectiveSection:
             f"patches cut by the letters ({mode}) tell what is hidden from a net that sees both sides; "
             "give it patches of equal size"
         )
-    return ObjectiveSection(kind="masked_byte", mask_rate=mask_rate)
+    masked = ObjectiveSection(kind="masked_byte")
+    return masked if mask_rate is None else masked.model_copy(update={"mask_rate": mask_rate})
 
 
 @torch.no_grad()

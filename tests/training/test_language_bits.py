@@ -98,6 +98,8 @@ def test_what_has_no_bits_is_refused():
         bits_per_base(net_of(static), corpus)
     with pytest.raises(ConfigError, match="mask_rate"):
         bits_per_base(net_of(static, causal=False), corpus, mask_rate=1.0)
+    with pytest.raises(ConfigError, match="a causal net predicts every base"):
+        bits_per_base(net_of(static), corpus, mask_rate=0.5)
     with pytest.raises(ConfigError, match="tell what is hidden"):
         bits_per_base(net_of(Patcher(patching_mode="space"), causal=False), corpus)
     with pytest.raises(ConfigError, match="external_patcher"):
