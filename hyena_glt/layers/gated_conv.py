@@ -41,26 +41,11 @@ class GatedConv(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, length, dim)` to the same; `mask` `(batch, length)` is False in padding."""
         if can_be_prepared(self, x):
-            return self.prepared()(x.clone(memory_format=torch.contiguous_format), mask)
+            return PreparedGatedConv(self)(x.clone(memory_format=torch.contiguous_format), mask)
         signal, gate = self.project_in(self.norm(x)).chunk(2, dim=-1)
         signal = signal if mask is None else signal * mask.unsqueeze(-1)
         mixed = short_conv(signal, self.taps.to(signal.dtype), lead=self.lead, dim=1)
         return x + self.project_out(mixed * F.silu(gate))
-
-    def prepared(self) -> MaskedPass:
-        """`forward` for many blocks, where `can_be_prepared`; it overwrites `x`, which is contiguous."""
-        norm, gate = prepared_norm(self.norm), prepared_gate(self.taps, self.lead)
-        weight_in, weight_out = (layer.weight.T.contiguous() for layer in (self.project_in, self.project_out))
-        dim = len(self.taps)
-
-        def run(x: Tensor, mask: Tensor | None = None) -> Tensor:
-            projected = torch.mm(norm(x).view(-1, dim), weight_in).view(*x.shape[:2], 2 * dim)
-            if mask is not None:
-                projected[..., :dim] *= mask.unsqueeze(-1)
-            x.view(-1, dim).addmm_(gate(projected).view(-1, dim), weight_out)
-            return x
-
-        return run
 
     def stream(self, x: Tensor, state: PastInputs | None = None) -> tuple[Tensor, PastInputs]:
         """A stream's next piece, `(batch, n, dim)`; the state is the last `num_taps - 1` inputs of the taps.
@@ -74,6 +59,40 @@ class GatedConv(nn.Module):
         signal, gate = self.project_in(self.norm(x)).chunk(2, dim=-1)
         mixed, state = stream_short_conv(signal, self.taps.to(signal.dtype), state, dim=1)
         return x + self.project_out(mixed * F.silu(gate)), state
+
+
+class PreparedGatedConv:
+    """A layer for many blocks, where `can_be_prepared`; blocks are contiguous and written over."""
+
+    def __init__(self, layer: GatedConv) -> None:
+        self.dim, self.past = len(layer.taps), layer.taps.shape[1] - 1
+        self._norm, self._gate = prepared_norm(layer.norm), prepared_gate(layer.taps, layer.lead)
+        self._weight_in, self._weight_out = (
+            part.weight.T.contiguous() for part in (layer.project_in, layer.project_out)
+        )
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As the layer's `forward`."""
+        projected = self._projected(x)
+        if mask is not None:
+            projected[..., : self.dim] *= mask.unsqueeze(-1)
+        return self._added(x, self._gate(projected))
+
+    def stream(self, x: Tensor, state: PastInputs | None) -> tuple[Tensor, PastInputs]:
+        """As the layer's `stream`: the taps see the signals before the block, whose gates nobody reads."""
+        projected = F.pad(self._projected(x), (0, 0, self.past, 0))
+        if state is not None:
+            projected[:, : self.past, : self.dim] = state.values
+        left = projected[:, x.shape[1] :, : self.dim].clone()
+        return self._added(x, self._gate(projected)[:, self.past :].contiguous()), PastInputs(values=left)
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """`(batch, length, 2 * dim)`: signal and gate."""
+        return torch.mm(self._norm(x).view(-1, self.dim), self._weight_in).view(*x.shape[:2], -1)
+
+    def _added(self, x: Tensor, gated: Tensor) -> Tensor:
+        x.view(-1, self.dim).addmm_(gated.view(-1, self.dim), self._weight_out)
+        return x
 
 
 class GatedConvStack(nn.Module):
@@ -104,10 +123,9 @@ class GatedConvStack(nn.Module):
 
     def prepared(self, like: Tensor) -> MaskedPass:
         """`run_whole` for many blocks of the dtype and device of `like`; it may overwrite them."""
-        gated = [layer for layer in self.layers if isinstance(layer, GatedConv) and can_be_prepared(layer, like)]
-        if len(gated) < len(self.layers):
+        layers = self._prepared_layers(like)
+        if layers is None:
             return self.run_whole
-        layers = [layer.prepared() for layer in gated]
 
         def run(x: Tensor, mask: Tensor | None = None) -> Tensor:
             x = x.contiguous()
@@ -123,7 +141,22 @@ class GatedConvStack(nn.Module):
         Raises:
             ConfigError: The layers look ahead, or `x` or the state has another shape.
         """
-        return stream_through(self.layers, x, state)
+        layers = self._prepared_layers(x) if x.shape[1] > 1 and not self.reach[1] else None
+        if layers is None:
+            return stream_through(self.layers, x, state)
+        states = StreamStates(parts=(None,) * len(layers)) if state is None else state
+        for layer, old in zip(layers, states.parts, strict=True):
+            check_piece(x, layer.dim, old)
+        y = torch.empty_like(x)
+        for block, result in zip(x.split(BLOCK_BYTES, dim=1), y.split(BLOCK_BYTES, dim=1), strict=True):
+            read, states = stream_through(layers, block.clone(memory_format=torch.contiguous_format), states)
+            result.copy_(read)
+        return y, states
+
+    def _prepared_layers(self, like: Tensor) -> list[PreparedGatedConv] | None:
+        """All layers for blocks of the dtype and device of `like`; None where one cannot be prepared."""
+        layers = [layer for layer in self.layers if isinstance(layer, GatedConv) and can_be_prepared(layer, like)]
+        return [PreparedGatedConv(layer) for layer in layers] if len(layers) == len(self.layers) else None
 
 
 def can_be_prepared(layer: GatedConv, x: Tensor) -> bool:

@@ -15,7 +15,7 @@ from hyena_glt.layers.operator_loops import gated_input, gated_output
 from hyena_glt.ops.allocation import empty_large
 from hyena_glt.ops.shifted_sum import compiled_loops_read, short_conv
 from hyena_glt.ops.stream_state import PastInputs, StreamState, check_piece
-from hyena_glt.ops.streaming import stream_short_conv
+from hyena_glt.ops.streaming import stream_short_conv, with_past
 
 PROJECTION_TAPS = 3
 BLOCK_ELEMENTS = 1 << 18
@@ -82,7 +82,7 @@ class HyenaOperator(nn.Module):
         size = channels_per_block(batch, length)
         dtype = torch.promote_types(projected.dtype, self.short_taps.dtype)
         filters = prepared_blocks(self.past, self.future, channels=hidden, length=length, size=size, dtype=dtype)
-        if not torch.is_grad_enabled() and dtype is torch.float32 and compiled_loops_read(projected, self.bypass):
+        if dtype is torch.float32 and may_run_compiled(projected, self.bypass):
             return self._mix_compiled(projected, filters, size, seen)
         parts = (
             projected.split(size, dim=2),
@@ -140,15 +140,26 @@ class HyenaOperator(nn.Module):
             return x, state
         if x.shape[1] == 1:
             return self._step(x, state)
-        old_short, old_long = (None, None) if state is None else (state.short, state.long)
         projected = torch.bmm(self.project_in.weight.expand(len(x), -1, -1), x.transpose(1, 2))
-        filtered, short = stream_short_conv(projected, self.short_taps, old_short)
-        query, key, value = filtered.unflatten(1, (3, -1)).unbind(1)
-        gated = key * value
-        convolved, long = check_streamable(self.past).stream(gated, old_long)
-        mixed = query * (convolved + self.bypass.unsqueeze(-1) * gated)
-        y = torch.bmm(mixed.transpose(1, 2), self.project_out.weight.T.expand(len(x), -1, -1))
-        return y, OperatorState(short=short, long=long)
+        mixed, state = self._stream_mix(projected, state)
+        return torch.bmm(mixed.transpose(1, 2), self.project_out.weight.T.expand(len(x), -1, -1)), state
+
+    def _stream_mix(self, projected: Tensor, state: OperatorState | None) -> tuple[Tensor, OperatorState]:
+        """`mix` of a stream's next piece, `(batch, 3 * hidden, n)` to `(batch, hidden, n)`."""
+        old_short, old_long = (None, None) if state is None else (state.short, state.long)
+        past = check_streamable(self.past)
+        if not may_run_compiled(projected, self.bypass):
+            filtered, short = stream_short_conv(projected, self.short_taps, old_short)
+            query, key, value = filtered.unflatten(1, (3, -1)).unbind(1)
+            gated = key * value
+            convolved, long = past.stream(gated, old_long)
+            return query * (convolved + self.bypass.unsqueeze(-1) * gated), OperatorState(short=short, long=long)
+        n, before, every = projected.shape[-1], PROJECTION_TAPS - 1, slice(0, len(self.bypass))
+        projected, short = with_past(projected, before, old_short)
+        parts = projected.unflatten(1, (3, -1)), self.short_taps.unflatten(0, (3, -1)), before, every
+        gated = gated_input(*parts, n)
+        convolved, long = past.stream(gated, old_long)
+        return gated_output(convolved, gated, self.bypass, *parts), OperatorState(short=short, long=long)
 
     def _step(self, x: Tensor, state: OperatorState | None) -> tuple[Tensor, OperatorState]:
         """`stream` of one step: the products are matrix times vector, so nothing needs to be laid out by channel."""
@@ -160,6 +171,11 @@ class HyenaOperator(nn.Module):
         convolved, long = check_streamable(self.past).stream(gated.unsqueeze(-1), old_long)
         mixed = query * (convolved.squeeze(-1) + self.bypass * gated)
         return F.linear(mixed, self.project_out.weight).unsqueeze(1), OperatorState(short=short, long=long)
+
+
+def may_run_compiled(projected: Tensor, weight: Tensor) -> bool:
+    """Whether compiled passes may stand for what lies around the long convolution: no gradient, float32 on the CPU."""
+    return not torch.is_grad_enabled() and projected.dtype is torch.float32 and compiled_loops_read(projected, weight)
 
 
 def channels_per_block(batch: int, length: int) -> int:

@@ -9,20 +9,20 @@ from torch import Tensor
 from hyena_glt.ops.shifted_sum import own_array
 
 
-def gated_input(projected: Tensor, short: Tensor, lead: int, channels: slice) -> Tensor:
+def gated_input(projected: Tensor, short: Tensor, lead: int, channels: slice, length: int | None = None) -> Tensor:
     """Short-filtered key times short-filtered value, float32 on the CPU without gradients.
 
     Args:
         projected: `(batch, 3, hidden, length)` contiguous: query, key, value.
         short: `(3, hidden, 3)` taps.
-        lead: Taps that look ahead.
+        lead: Taps that look ahead, or steps of `projected` that lie before the first one wanted.
         channels: Which of the hidden ones.
+        length: Steps wanted; None: all.
 
     Returns:
         `(batch, channels, length)`.
     """
-    batch, _, _, length = projected.shape
-    gated = projected.new_empty(batch, channels.stop - channels.start, length)
+    gated = projected.new_empty(len(projected), channels.stop - channels.start, length or projected.shape[-1])
     multiply_filtered(gated.numpy(), projected.numpy(), own_array(short[1:, channels]), lead, channels.start)
     return gated
 

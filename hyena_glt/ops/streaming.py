@@ -40,29 +40,32 @@ def stream_short_conv(u: Tensor, h: Tensor, state: PastInputs | None, *, dim: in
     Returns:
         The shape of `u`, and the state after it.
     """
-    dim %= u.ndim
-    kept = h.shape[-1] - 1
-    past = (_no_past(u, kept, dim) if state is None else state.values).to(u.dtype)
+    dim, kept = dim % u.ndim, h.shape[-1] - 1
+    window, left = with_past(u, kept, state, dim=dim)
     if u.shape[dim] == 1:
-        return _step_short_conv(u, h, past, dim)
-    window = torch.cat([past, u], dim=dim)
-    left = PastInputs(values=window.narrow(dim, u.shape[dim], kept).clone())
+        return _step_short_conv(window, h, dim), left
     return short_conv(window, h, dim=dim).narrow(dim, kept, u.shape[dim]), left
 
 
-def _step_short_conv(u: Tensor, h: Tensor, past: Tensor, dim: int) -> tuple[Tensor, PastInputs]:
-    """One step: the inputs times their taps, all channels in one expression, and the window moved on by one."""
-    kept = past.shape[dim]
+def with_past(u: Tensor, kept: int, state: PastInputs | None, *, dim: int = -1) -> tuple[Tensor, PastInputs]:
+    """A piece behind the `kept` inputs before it, which are 0 where the stream began, and the last `kept` of both."""
+    dim %= u.ndim
+    past = (_no_past(u, kept, dim) if state is None else state.values).to(u.dtype)
     window = torch.cat([past, u], dim=dim)
-    left = PastInputs(values=window.narrow(dim, 1, kept).clone())
+    return window, PastInputs(values=window.narrow(dim, u.shape[dim], kept).clone())
+
+
+def _step_short_conv(window: Tensor, h: Tensor, dim: int) -> Tensor:
+    """The last step of a window: the inputs times their taps, all channels in one expression."""
+    kept = h.shape[-1] - 1
     if kept >= FEW_TAPS:
         weights = h.flip(-1).T if dim == 1 else h.flip(-1)
-        return (window * weights).sum(dim, keepdim=True), left
+        return (window * weights).sum(dim, keepdim=True)
     inputs, taps = window.unbind(dim), h.unbind(-1)
     y = inputs[kept] * taps[0]
     for lag in range(1, kept + 1):
         y = y + inputs[kept - lag] * taps[lag]
-    return y.unsqueeze(dim), left
+    return y.unsqueeze(dim)
 
 
 def _no_past(u: Tensor, kept: int, dim: int) -> Tensor:
