@@ -73,22 +73,20 @@ class PreparedGatedConv:
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """As the layer's `forward`."""
-        projected = self._projected(x)
+        projected = torch.mm(self._norm(x).view(-1, self.dim), self._weight_in).view(*x.shape[:2], 2 * self.dim)
         if mask is not None:
             projected[..., : self.dim] *= mask.unsqueeze(-1)
         return self._added(x, self._gate(projected))
 
     def stream(self, x: Tensor, state: PastInputs | None) -> tuple[Tensor, PastInputs]:
         """As the layer's `stream`: the taps see the signals before the block, whose gates nobody reads."""
-        projected = F.pad(self._projected(x), (0, 0, self.past, 0))
+        projected = x.new_empty(len(x), self.past + x.shape[1], 2 * self.dim)
+        projected[:, : self.past] = 0
         if state is not None:
             projected[:, : self.past, : self.dim] = state.values
+        torch.bmm(self._norm(x), self._weight_in.expand(len(x), -1, -1), out=projected[:, self.past :])
         left = projected[:, x.shape[1] :, : self.dim].clone()
         return self._added(x, self._gate(projected)[:, self.past :].contiguous()), PastInputs(values=left)
-
-    def _projected(self, x: Tensor) -> Tensor:
-        """`(batch, length, 2 * dim)`: signal and gate."""
-        return torch.mm(self._norm(x).view(-1, self.dim), self._weight_in).view(*x.shape[:2], -1)
 
     def _added(self, x: Tensor, gated: Tensor) -> Tensor:
         x.view(-1, self.dim).addmm_(gated.view(-1, self.dim), self._weight_out)

@@ -79,8 +79,13 @@ class StartSequence(TokenSequence):
 
     def fork(self) -> StartSequence:
         """An independent copy; the patcher and its model are shared."""
-        shared = [self._patcher, getattr(self._stream, "model", None)]
-        return deepcopy(self, {id(part): part for part in shared if part is not None})
+        model = getattr(self._stream, "model", None)
+        shared = {} if model is None else {id(model): model}
+        other = copy(self)
+        other._scanner = copy(self._scanner)  # holds numbers, and arrays that are never written to
+        for name in ("_token_starts", "_starts_predicted", "_stream", "_encoder"):
+            setattr(other, name, deepcopy(getattr(self, name), shared))
+        return other
 
 
 class LearnedStarts:

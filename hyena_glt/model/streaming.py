@@ -134,36 +134,48 @@ class NetStream:
             ConfigError: The patcher cannot be streamed.
             PatchingError: No byte tokens, padding, or entropies that do not fit. The state is as it was.
         """
+        return self._feed(chunk, entropies, is_last=False)
+
+    @torch.no_grad()
+    def finish(self, chunk: Piece = b"", entropies: Any = None) -> StreamOutput:
+        """Take the last bytes, maybe none, and end the sequence; the next call begins another.
+
+        The patch that they leave open, if any, is complete now: its state comes last, and no byte reads it. One call
+        for the last block is faster than `feed` and then `finish`, which runs the trunk once more for that patch.
+
+        Args:
+            chunk, entropies: As in `feed`, which says what is raised.
+        """
+        output = self._feed(chunk, entropies, is_last=True)
+        self.state, self._steps = self._beginning(), None
+        return output
+
+    def _feed(self, chunk: Piece, entropies: Any, is_last: bool) -> StreamOutput:
         tokens = encode_piece(chunk)
         is_byte = len(tokens) == 1 and 0 <= int(tokens) < VOCAB_SIZE
         if not is_byte:
             check_tokens(tokens.unsqueeze(0))
         ids = self.net.vocabulary_ids(tokens.to(self.net.device).unsqueeze(0))
         state, starts = self.state, self.state.starts
-        lengths = None
-        if isinstance(starts, StartSequence):
-            lengths = starts.feed(starts.symbols(tokens), entropies, None)
-        else:
-            _check_for_learned(tokens, entropies)
-        if not len(tokens):
-            lengths = NO_LENGTHS if lengths is None else lengths
-            return self._output(self._no_bytes, self._pool(lengths), lengths, NO_BOOLS)
+        lengths: Lengths | None = NO_LENGTHS
+        if len(tokens) or not is_last:
+            if isinstance(starts, StartSequence):
+                lengths = starts.feed(starts.symbols(tokens), entropies, None)
+            else:
+                _check_for_learned(tokens, entropies)
+                lengths = None
         with self.net._precision():
-            output = self._run_byte(ids, lengths) if is_byte and self._may_step() else self._run_block(ids, lengths)
+            if not len(tokens):
+                lengths = self._closed(NO_LENGTHS if lengths is None else lengths, 0, is_last)
+                return self._output(self._no_bytes, self._pool(lengths), lengths, NO_BOOLS)
+            if is_byte and not is_last and self._may_step():
+                output = self._run_byte(ids, lengths)
+            else:
+                output = self._run_block(ids, lengths, is_last)
         state.num_bytes += len(tokens)
         state.open_length += len(tokens)
         if output.patch_lengths.numel():
             state.open_length -= int(output.patch_lengths.sum())
-        return output
-
-    @torch.no_grad()
-    def finish(self) -> StreamOutput:
-        """End the sequence: the state of the patch that was open, if any, without bytes; then begin another."""
-        length = self.state.open_length
-        with self.net._precision():
-            lengths = np.full(1 if length else 0, length, np.int64)
-            output = self._output(self._no_bytes, self._pool(lengths), lengths, NO_BOOLS)
-        self.state, self._steps = self._beginning(), None
         return output
 
     def fork(self) -> NetStream:
@@ -185,19 +197,27 @@ class NetStream:
         assert self.net.merger is not None
         return StreamingState(LearnedStarts(self.net.merger))
 
-    def _run_block(self, ids: Tensor, lengths: Lengths | None) -> StreamOutput:
+    def _closed(self, lengths: Lengths, num_bytes: int, is_last: bool) -> Lengths:
+        """Patches that are complete with the next bytes; after the last byte that is every one."""
+        left = self.state.open_length + num_bytes - int(lengths.sum())
+        return np.append(lengths, left) if is_last and left else lengths
+
+    def _run_block(self, ids: Tensor, lengths: Lengths | None, is_last: bool) -> StreamOutput:
         """The network on bytes `(1, n)` that complete these patches; None: as the net decides."""
         state, net = self.state, self.net
         if state.narrow is not None:
             (state.encoder, state.decoder), state.narrow = unpack(state.narrow), None
         encoded, state.encoder = net.local_encoder.stream(ids, state.encoder)
         lengths = self._take(encoded, lengths)
-        patch_states, known = self._pool(lengths), state.starts.known
+        known, position = state.starts.known, self.offset + state.num_bytes
         offsets, readable = readable_in_block(lengths, state.open_length, known)
-        position = self.offset + state.num_bytes
-        bridged, state.bridge = net.bridge.stream(encoded, patch_states, offsets, readable, position, state.bridge)
+        closed = self._closed(lengths, ids.shape[1], is_last)
+        patch_states = self._pool(closed)
+        seen = patch_states[:, : lengths.size]
+        bridged, state.bridge = net.bridge.stream(encoded, seen, offsets, readable, position, state.bridge)
         decoded, state.decoder = net.local_decoder.stream(bridged, state.decoder)
-        return self._output(decoded, patch_states, lengths, known)
+        output = self._output(decoded, patch_states, closed, known)
+        return output if closed is lengths else replace(output, next_starts_patch=False)
 
     def _run_byte(self, ids: Tensor, lengths: Lengths | None) -> StreamOutput:
         """The same for a byte that comes alone: it may read every patch that is complete after it."""
@@ -287,6 +307,7 @@ def _split_at(parts: list[Tensor], count: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def _check_for_learned(tokens: Tensor, entropies: Any) -> None:
+    """What a net that cuts by itself can't take."""
     if entropies is not None:
         raise PatchingError("entropies: expected None, since the net has learned boundaries; give a patcher as well")
     if len(tokens) and int(tokens.min()) < 0:

@@ -149,20 +149,16 @@ class StreamReader:
             self._rest(middle, tail.window[self.half :]) if tail.first >= self.half else self._whole(start, tail.window)
             for tail in tails
         ]
-        middle.feed(reference[self.half :])
-        return middle.finish(), readings
+        return middle.finish(reference[self.half :]), readings
 
     def _rest(self, middle: _StreamRun, bases: bytes) -> Reading:
-        run = middle.fork()
-        run.feed(bases)
-        return run.finish()
+        return middle.fork().finish(bases)
 
     def _whole(self, start: _StreamRun, window: bytes) -> Reading:
         """Divided as the reference is, so that no change gives no difference."""
         run = start.fork()
         run.feed(window[: self.half])
-        run.feed(window[self.half :])
-        return run.finish()
+        return run.finish(window[self.half :])
 
 
 class _StreamRun:
@@ -184,28 +180,27 @@ class _StreamRun:
 
     def feed(self, piece: bytes) -> None:
         """Read the next bases, maybe none."""
+        self._take(piece, self._stream.feed(piece))
+
+    def finish(self, piece: bytes) -> Reading:
+        """The reading of all that was fed and of the last bases, maybe none; the stream ends."""
+        self._take(piece, self._stream.finish(piece))
+        return Reading(self._begin, _joined(self._likelihoods, NO_FLOATS), self._sum, _joined(self._lengths, NO_WHOLE))
+
+    def _take(self, piece: bytes, output: Any) -> None:
+        if output.patch_lengths.numel():
+            self._sum = self._sum + output.last_hidden_state[0].double().sum(0).cpu().numpy()
+            self._lengths.append(output.patch_lengths[0].numpy())
         if not piece:
             return
-        tokens = _padded_tokens([piece])
-        output = self._stream.feed(tokens[0])
         before = self._last_logits
         logits = output.logits[:, :-1] if before is None else torch.cat([before, output.logits[:, :-1]], dim=1)
-        targets = self._stream.net.vocabulary_ids(tokens.to(logits.device))[:, len(piece) - logits.shape[1] :]
+        targets = self._stream.net.vocabulary_ids(_padded_tokens([piece]).to(logits.device))
+        targets = targets[:, len(piece) - logits.shape[1] :]
         first = NO_FLOATS if before is not None else np.zeros(1, np.float32)
         self._likelihoods += [first, log_likelihoods(logits, targets)[0].cpu().numpy()]
         self._last_logits = output.logits[:, -1:].clone()
         self._fed += len(piece)
-        self._take_patches(output)
-
-    def finish(self) -> Reading:
-        """The reading of all that was fed; the stream ends."""
-        self._take_patches(self._stream.finish())
-        return Reading(self._begin, _joined(self._likelihoods, NO_FLOATS), self._sum, _joined(self._lengths, NO_WHOLE))
-
-    def _take_patches(self, output: Any) -> None:
-        if output.patch_lengths.numel():
-            self._sum = self._sum + output.last_hidden_state[0].double().sum(0).cpu().numpy()
-            self._lengths.append(output.patch_lengths[0].numpy())
 
 
 def can_stream(net: Any, window: int) -> bool:

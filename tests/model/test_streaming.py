@@ -105,6 +105,25 @@ def test_any_blocks_give_what_one_forward_gives(small_net, patcher_of, mode, siz
     check_equal(small_net(patcher_of(mode)), ByteTokenizer().encode(TEXT), [size], offset=12_345)
 
 
+@pytest.mark.parametrize("last", [0, 1, 2, 40, 1000])
+@pytest.mark.parametrize("mode", [*MODES, "learned"])
+def test_finish_takes_the_last_block(small_net, patcher_of, mode, last):
+    net = (learned_net(small_net) if mode == "learned" else small_net(patcher_of(mode))).double()
+    tokens = ByteTokenizer().encode(TEXT)
+    cut = max(len(tokens) - last, 0)
+    expected, following = streamed(net, tokens, [16])
+    stream = net.stream()
+    for _ in range(2):  # the second sequence knows nothing of the first
+        outputs = [stream.feed(block) for block in blocks_of(tokens[:cut], [16])]
+        outputs.append(stream.finish(tokens[cut:]))
+        for name, value in expected.items():
+            found = torch.cat([getattr(part, name) for part in outputs], dim=1)
+            assert found.shape == value.shape, name
+            assert (found.double() - value.double()).abs().max() < TOLERANCE, name
+    if last:
+        assert outputs[-1].next_starts_patch == following
+
+
 @pytest.mark.parametrize("size", [1, 7, 64])
 @pytest.mark.parametrize("long_filter", ["implicit", "exponential", "both"])
 def test_single_precision_stays_within_its_bound(small_net, patcher_of, random_dna, long_filter, size):
