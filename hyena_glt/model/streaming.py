@@ -157,16 +157,14 @@ class NetStream:
             check_tokens(tokens.unsqueeze(0))
         ids = self.net.vocabulary_ids(tokens.to(self.net.device).unsqueeze(0))
         state, starts = self.state, self.state.starts
-        lengths: Lengths | None = NO_LENGTHS
-        if len(tokens) or not is_last:
-            if isinstance(starts, StartSequence):
-                lengths = starts.feed(starts.symbols(tokens), entropies, None)
-            else:
-                _check_for_learned(tokens, entropies)
-                lengths = None
+        lengths = None
+        if isinstance(starts, StartSequence):
+            lengths = starts.feed(starts.symbols(tokens), entropies, None)
+        else:
+            _check_for_learned(tokens, entropies)
         with self.net._precision():
             if not len(tokens):
-                lengths = self._closed(NO_LENGTHS if lengths is None else lengths, 0, is_last)
+                lengths = self._closed(NO_LENGTHS, 0, is_last)
                 return self._output(self._no_bytes, self._pool(lengths), lengths, NO_BOOLS)
             if is_byte and not is_last and self._may_step():
                 output = self._run_byte(ids, lengths)
