@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyena_glt.layers.feed_forward import row_blocks
 from hyena_glt.layers.norm_loops import prepared_norm
 from hyena_glt.layers.window_reading import ReadWindows, compiled_loops
 from hyena_glt.ops.shifted_sum import compiled_loops_read, own_array
@@ -17,7 +17,7 @@ from hyena_glt.ops.shifted_sum import compiled_loops_read, own_array
 BLOCK_TOKENS = 2048
 COMPILED_TOKENS = 8192
 
-Reader = Callable[[Tensor, int, slice], Tensor]  # from `(n, dim)`, the row and the place of these tokens to `(n, dim)`
+Reader = Callable[[Tensor, slice, slice], Tensor]  # `(rows, n, dim)`, which rows and places these are -> the same shape
 
 
 class WindowedCrossAttention(nn.Module):
@@ -73,9 +73,8 @@ class WindowedCrossAttention(nn.Module):
     def read_compiled(self, x: Tensor, states: Tensor, first: Tensor, num_states: Tensor) -> Tensor:
         """`forward` without gradients on the CPU: each token reads its states where they lie, none are gathered."""
         read, y = self.reader(states, first, num_states), torch.empty_like(x)
-        for row, start in product(range(len(x)), range(0, x.shape[1], COMPILED_TOKENS)):
-            part = slice(start, start + COMPILED_TOKENS)
-            y[row, part] = self.project_out(read(x[row, part].contiguous(), row, part))
+        for rows, part in row_blocks(len(x), x.shape[1], COMPILED_TOKENS):
+            y[rows, part] = self.project_out(read(x[rows, part].contiguous(), rows, part))
         return y
 
     def reader(self, states: Tensor, first: Tensor, num_states: Tensor) -> Reader:
@@ -90,11 +89,16 @@ class WindowedCrossAttention(nn.Module):
         key_value = self.to_key_value(states).unflatten(-1, (2, *heads)).numpy()
         counts, starts = num_states.tolist(), first.contiguous().numpy()
 
-        def read(x: Tensor, row: int, part: slice) -> Tensor:
-            query = torch.mm(norm(x), weight).view(-1, *heads)
-            weights, mixed = query.new_empty(len(x), heads[0], self.num_slots + 1), torch.empty_like(query)
-            score(weights.numpy(), query.numpy(), key_value[row], slots, null, starts[row, part], counts[row])
-            blend(mixed.numpy(), weights.exp_().numpy(), key_value[row], null, starts[row, part], counts[row])
+        def read(x: Tensor, rows: slice, part: slice) -> Tensor:
+            query = torch.mm(norm(x).flatten(0, 1), weight).view(*x.shape[:2], *heads)
+            weights, mixed = query.new_empty(*query.shape[:3], self.num_slots + 1), torch.empty_like(query)
+            known = list(zip(key_value[rows], starts[rows, part], counts[rows], strict=True))
+            for scores, asked, (states, begin, count) in zip(weights.numpy(), query.numpy(), known, strict=True):
+                score(scores, asked, states, slots, null, begin, count)
+            for result, shares, (states, begin, count) in zip(
+                mixed.numpy(), weights.exp_().numpy(), known, strict=True
+            ):
+                blend(result, shares, states, null, begin, count)
             return mixed.view_as(x)
 
         return read

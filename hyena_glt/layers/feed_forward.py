@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,14 @@ class FeedForward(nn.Module):
         gate, up = self.project_in(x).chunk(2, dim=-1)
         gate = F.silu(gate)
         return self.project_out(gate * up if torch.is_grad_enabled() else gate.mul_(up))
+
+
+def row_blocks(batch: int, length: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and places of blocks of about `size` positions: parts of a row, or whole rows together if they are short."""
+    together = max(size // max(length, 1), 1)
+    for first in range(0, batch, together):
+        for start in range(0, length, size):
+            yield slice(first, min(first + together, batch)), slice(start, min(start + size, length))
 
 
 def in_blocks(

@@ -74,9 +74,10 @@ class CrossAttentionPositionBridge(nn.Module):
         vectors, rows = self.offsets.vectors(), self.offsets.rows(info.offsets, info.global_positions)
         weight = self.attention.project_out.weight.T.contiguous()
 
-        def bridge(x: Tensor, row: int, part: slice) -> Tensor:
-            placed = vectors.index_select(0, rows[row, part]).add_(x)
-            return placed.addmm_(read(placed, row, part), weight)
+        def bridge(x: Tensor, which: slice, part: slice) -> Tensor:
+            placed = vectors.index_select(0, rows[which, part].flatten()).view_as(x).add_(x)
+            placed.view(-1, x.shape[-1]).addmm_(read(placed, which, part).flatten(0, 1), weight)
+            return placed
 
         return bridge
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hyena_glt.layers.feed_forward import LEAST_SHARE
+from hyena_glt.layers.feed_forward import LEAST_SHARE, row_blocks
 from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
 from hyena_glt.model.bridge import CrossAttentionPositionBridge
 from hyena_glt.model.heads import ByteHead
@@ -57,16 +57,14 @@ def decode_in_blocks(
     before, after = decoder.reach
     step = max(BLOCK_BYTES, LEAST_SHARE * (before + after))
     logits = empty_large(encoded, batch, length, head.num_ids)
-    for row in range(batch):
-        waiting, decoded = slice(0), encoded[row, :0]
-        for start in range(0, length, step):
-            stop = min(start + step, length)
-            seen = slice(max(start - before, 0), min(stop + after, length))
-            bridged = read(encoded[row, seen], row, seen).unsqueeze(0)
-            encoded[row, waiting] = decoded  # no later block reads what was there
-            shown = None if mask is None else mask[row : row + 1, seen]
-            block = decode(bridged, shown)[0, start - seen.start : stop - seen.start]
-            waiting, decoded = slice(start, stop), zero_padding(block, None if mask is None else mask[row, start:stop])
-            write(logits[row, waiting], decoded)
-        encoded[row, waiting] = decoded
+    waiting, decoded = (slice(0), slice(0)), encoded[:0, :0]
+    for rows, part in row_blocks(batch, length, step):
+        seen = slice(max(part.start - before, 0), min(part.stop + after, length))
+        bridged = read(encoded[rows, seen], rows, seen)
+        encoded[waiting] = decoded  # no later block reads what was there
+        block = decode(bridged, None if mask is None else mask[rows, seen])
+        block = block[:, part.start - seen.start : part.stop - seen.start]
+        waiting, decoded = (rows, part), zero_padding(block, None if mask is None else mask[rows, part])
+        write(logits[waiting].view(-1, head.num_ids), decoded.flatten(0, 1))
+    encoded[waiting] = decoded
     return encoded, logits

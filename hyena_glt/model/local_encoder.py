@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hyena_glt.config import HyenaGLTConfig
-from hyena_glt.layers.feed_forward import in_blocks
+from hyena_glt.layers.feed_forward import in_blocks, row_blocks
 from hyena_glt.layers.gated_conv import BLOCK_BYTES, GatedConvStack
 from hyena_glt.layers.norm_loops import prepared_norm
 from hyena_glt.model.byte_embedding import ByteEmbedding
@@ -114,9 +114,17 @@ class PatchPooling(nn.Module):
         pooled = x.new_zeros(*info.patch_lengths.shape, self.project_out.out_features)
         norm = prepared_norm(self.norm)
         value = self.to_value.weight.unflatten(0, (self.num_heads, -1)).transpose(1, 2)  # (heads, local, share)
-        for row, patches, tokens in patch_blocks(info.patch_lengths, BLOCK_TOKENS):
-            part = slice_positions(info, row, patches, tokens)
-            states = norm(self.positions(part).add_(x[row : row + 1, tokens]))[0]
+        for rows, _ in row_blocks(len(x), x.shape[1], max(x.shape[1], BLOCK_TOKENS)):
+            pooled[rows][info.patch_mask[rows]] = self._pool_rows(x[rows], slice_rows(info, rows), norm, value)
+        return pooled
+
+    def _pool_rows(self, x: Tensor, info: PositionInfo, norm: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        """`(patches, hidden)` of a few rows, all their patches one after the other."""
+        x, info = (x[0], info) if len(x) == 1 else (x[info.mask], in_one_row(info))
+        pooled = x.new_empty(int(info.patch_mask.sum()), self.project_out.out_features)
+        for patches, tokens in patch_blocks(info.patch_lengths[0], BLOCK_TOKENS):
+            part = slice_positions(info, patches, tokens)
+            states = norm(self.positions(part).add_(x[tokens]))[0]
             lengths = part.patch_lengths[0]
             sums = x.new_empty(len(lengths), self.num_heads, x.shape[-1])
             scores = self.to_score(states)
@@ -127,7 +135,7 @@ class PatchPooling(nn.Module):
                 turned = x.new_empty(len(lengths), 2, x.shape[-1])
                 turn_runs(turned.numpy(), states.numpy(), part.global_positions[0].numpy(), lengths.numpy(), TURNS)
                 parts.append(self.to_turned(turned).flatten(1) / root_lengths(lengths))
-            pooled[row, patches] = self.project_out(torch.cat(parts, dim=-1))
+            pooled[patches] = self.project_out(torch.cat(parts, dim=-1))
         return pooled
 
     def attend(self, states: Tensor, segment_ids: Tensor, num_segments: int) -> Tensor:
@@ -156,31 +164,47 @@ def last_tokens(info: PositionInfo) -> Tensor:
     return last.masked_fill(~info.patch_mask, 0).flatten()
 
 
-def patch_blocks(patch_lengths: Tensor, size: int) -> Iterator[tuple[int, slice, slice]]:
-    """Row, patches and tokens of consecutive blocks of whole patches, about `size` tokens each.
+def slice_rows(info: PositionInfo, rows: slice) -> PositionInfo:
+    """Positions of some rows."""
+    return PositionInfo(**{field.name: getattr(info, field.name)[rows] for field in fields(info)})
+
+
+def in_one_row(info: PositionInfo) -> PositionInfo:
+    """The patches of all rows one after the other, without padding."""
+    lengths, real = info.patch_lengths[info.patch_mask], info.mask
+    return PositionInfo(
+        patch_lengths=lengths.unsqueeze(0),
+        patch_ids=torch.arange(len(lengths)).repeat_interleave(lengths).unsqueeze(0),
+        offsets=info.offsets[real].unsqueeze(0),
+        global_positions=info.global_positions[real].unsqueeze(0),
+        relative_positions=info.relative_positions[real].unsqueeze(0),
+    )
+
+
+def patch_blocks(patch_lengths: Tensor, size: int) -> Iterator[tuple[slice, slice]]:
+    """Patches and tokens of consecutive blocks of whole patches, about `size` tokens each.
 
     Args:
-        patch_lengths: `(batch, num_patches)` int64 on the CPU, right-padded with 0.
+        patch_lengths: `(num_patches,)` int64 on the CPU, 0 at the end for padding.
         size: Tokens; a longer patch is a block of its own.
     """
-    for row, lengths in enumerate(patch_lengths.numpy()):
-        ends = lengths[lengths > 0].cumsum()
-        first = start = 0
-        while first < ends.size:
-            last = max(int(np.searchsorted(ends, start + size, side="right")), first + 1)
-            stop = int(ends[last - 1])
-            yield row, slice(first, last), slice(start, stop)
-            first, start = last, stop
+    lengths = patch_lengths.numpy()
+    ends = lengths[lengths > 0].cumsum()
+    first = start = 0
+    while first < ends.size:
+        last = max(int(np.searchsorted(ends, start + size, side="right")), first + 1)
+        stop = int(ends[last - 1])
+        yield slice(first, last), slice(start, stop)
+        first, start = last, stop
 
 
-def slice_positions(info: PositionInfo, row: int, patches: slice, tokens: slice) -> PositionInfo:
-    """Positions of some whole patches of one row: a batch of one without padding."""
-    rows = slice(row, row + 1)
+def slice_positions(info: PositionInfo, patches: slice, tokens: slice) -> PositionInfo:
+    """Positions of some whole patches of a batch of one, without padding."""
     return replace(
         info,
-        patch_lengths=info.patch_lengths[rows, patches].contiguous(),
-        patch_ids=info.patch_ids[rows, tokens] - patches.start,
-        offsets=info.offsets[rows, tokens],
-        global_positions=info.global_positions[rows, tokens],
-        relative_positions=info.relative_positions[rows, tokens],
+        patch_lengths=info.patch_lengths[:, patches].contiguous(),
+        patch_ids=info.patch_ids[:, tokens] - patches.start,
+        offsets=info.offsets[:, tokens],
+        global_positions=info.global_positions[:, tokens],
+        relative_positions=info.relative_positions[:, tokens],
     )

@@ -260,13 +260,16 @@ def test_other_errors_are_not_tried_again(sequences, monkeypatch):
 
 def test_many_short_sequences_take_no_more_memory_than_some(net):
     processor = MemoryOptimizedProcessor(net, None, 1)
-    stream = (generate_random_genomic_sequence(30 + index % 7, seed=index) for index in range(1_600))
-    batches = processor.process_with_memory_management(stream)
-    for batch in batches:
-        if batch["batch_index"] == 10:
-            warm = resident_bytes()
-    assert batch["batch_index"] == 49
-    assert resident_bytes() - warm < 4 * MIB
+
+    def growth() -> int:
+        stream = (generate_random_genomic_sequence(30 + index % 7, seed=index) for index in range(1_600))
+        for batch in processor.process_with_memory_management(stream):
+            if batch["batch_index"] == 10:
+                warm = resident_bytes()
+        assert batch["batch_index"] == 49
+        return resident_bytes() - warm
+
+    assert min(growth() for _ in range(3)) < 4 * MIB  # what is kept would be kept each time; other tests' heap is not
 
 
 def test_the_net_is_left_as_it_was(net, sequences):
